@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from highnoon.lm.models.size import estimate_memory as estimate_memory
     from highnoon.lm.tokenizer import ByteStreamTokenizer as ByteStreamTokenizer
     from highnoon.lm.tokenizer import QWTTextTokenizer as QWTTextTokenizer
+    from highnoon.lm.tokenizer import load_tokenizer as load_tokenizer
     from highnoon.lm.training.trainer import Trainer as Trainer
     from highnoon.manager import HPOTrialManager as HPOTrialManager
     from highnoon.memory import EnterpriseMemoryManager as EnterpriseMemoryManager
@@ -74,7 +75,7 @@ _NAMES = {
     "lm.models.creation": ("create_model", "load_model"),
     "lm.models.presets": ("PRESETS",),
     "lm.models.size": ("active_parameters", "count_parameters", "estimate_memory"),
-    "lm.tokenizer": ("ByteStreamTokenizer", "QWTTextTokenizer"),
+    "lm.tokenizer": ("ByteStreamTokenizer", "QWTTextTokenizer", "load_tokenizer"),
     "lm.training.trainer": ("Trainer",),
     "manager": ("HPOTrialManager",),
     "memory": ("EnterpriseMemoryManager",),

@@ -27,7 +27,7 @@ from highnoon.arguments import (
 )
 from highnoon.local.process import is_trial_process
 from highnoon.local.unstored_points import UnstoredPoints, as_point
-from highnoon.rehearsal import REHEARSAL_TRIALS, is_rehearsal, limited_in_rehearsal
+from highnoon.rehearsal import REHEARSAL_TRIALS, is_rehearsal
 from highnoon.results import StudyResults
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.correction_hints import cut_short
@@ -201,7 +201,8 @@ class HPOTrialManager(StudyResults):
         )
         for line in cut_short(search_space or {}, spec.search_space):
             logging.getLogger("highnoon").warning("optimize(): %s", line)
-        spec = spec.model_copy(update={"n_trials": limited_in_rehearsal(spec.n_trials, REHEARSAL_TRIALS)})
+        if is_rehearsal():  # its memory has no other studies
+            spec = spec.model_copy(update={"n_trials": min(spec.n_trials, REHEARSAL_TRIALS), "warm_start": ()})
         study = self._joined(spec)
         from highnoon.local.run import RunOptions, run_trials
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from highnoon.shared.domain.errors import TrialStopped
+from highnoon.shared.domain.errors import TrialCancelled, TrialPruned, TrialStopped
 from highnoon.shared.domain.memory_sizes import memory_limit
 from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
 from highnoon.shared.memory.policy import MemoryPolicy, check_settings, fill_s
@@ -52,7 +52,8 @@ class EnterpriseMemoryManager:
 
     A setting that is left out comes from the study whose trial runs here, else from the guide's table, by the least of
     machine, cgroups and `trial_memory_limit` (bytes, or "1500 MB"). As a context manager it releases Keras' state when
-    the block fails. Tests set `source` (readings of the machine), `cooldown` (shared by its trials) and `clock`.
+    the block fails; TrialPruned, TrialCancelled and Ctrl-C are no failures. Tests set `source` (readings of the
+    machine), `cooldown` (shared by its trials) and `clock`.
     """
 
     def __init__(
@@ -133,20 +134,23 @@ class EnterpriseMemoryManager:
     def release(self, error: BaseException | None = None) -> None:
         """Releases what a failed training holds: the locals of the frames that `error` left, then Keras' state.
 
-        In this order: a model that a traceback still refers to outlives every clearing of Keras.
+        In this order: a model that a traceback still refers to outlives every clearing of Keras. Its dtype policy
+        stays.
         """
         if error is not None:
             traceback.clear_frames(error.__traceback__)
         keras = sys.modules.get("keras")
         if keras is not None:
+            policy = keras.config.dtype_policy()
             keras.backend.clear_session()
+            keras.config.set_dtype_policy(policy)
         _collect()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
-        if error is not None:
+        if isinstance(error, Exception) and not isinstance(error, (TrialPruned, TrialCancelled)):
             self.release(error)
 
 

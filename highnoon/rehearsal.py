@@ -1,12 +1,13 @@
 """The rehearsal: HIGHNOON_REHEARSAL=1 runs a whole script in small, to see that it works before a long run.
 
 `HPOTrialManager.optimize` runs fewer trials, `create_model` builds a smaller model, `Trainer` reads less text. Each
-limits what was asked for and changes nothing else; nothing is made larger. No TensorFlow.
+limits what was asked for; nothing is made larger. What a real run has stored is not replaced. No TensorFlow.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import InvalidInput
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 REHEARSAL = "HIGHNOON_REHEARSAL"
 REHEARSAL_TRIALS = 2
 REHEARSAL_SEQUENCE = 64
-REHEARSAL_TOKENS_PER_EPOCH = 4096
-_REHEARSAL_DIM, _REHEARSAL_EXPERTS, _REHEARSAL_VOCABULARY = 64, 2, 512
+REHEARSAL_TOKENS_PER_EPOCH = 1024
+REHEARSAL_FOLDER = "rehearsal"
+_REHEARSAL_DIM, _REHEARSAL_EXPERTS = 64, 2
 _REHEARSAL_BLOCKS = 3
 """One of each mixer."""
 
@@ -36,8 +38,16 @@ def limited_in_rehearsal(wanted: int, limit: int) -> int:
     return min(wanted, limit) if is_rehearsal() else wanted
 
 
+def apart_in_rehearsal(folder: Path) -> Path:
+    """Where to save what belongs into the folder: a folder in it in a rehearsal, else the same."""
+    return folder / REHEARSAL_FOLDER if is_rehearsal() else folder
+
+
 def reduced_in_rehearsal(config: ModelConfig) -> ModelConfig:
-    """The model to build: in a rehearsal within its limits, heads and experts still fitting; else the same."""
+    """The model to build: in a rehearsal within its limits, heads and experts still fitting; else the same.
+
+    The vocabulary stays: a tokenizer has as many ids as it has.
+    """
     if not is_rehearsal():
         return config
     dim, experts = min(config.embedding_dim, _REHEARSAL_DIM), min(config.num_moe_experts, _REHEARSAL_EXPERTS)
@@ -48,6 +58,5 @@ def reduced_in_rehearsal(config: ModelConfig) -> ModelConfig:
             "num_moe_experts": experts,
             "top_k_experts": min(config.top_k_experts, experts),
             "num_heads": max(heads for heads in range(1, min(config.num_heads, dim) + 1) if dim % heads == 0),
-            "vocab_size": min(config.vocab_size, _REHEARSAL_VOCABULARY),
         }
     )

@@ -44,7 +44,7 @@ def test_complete_example(tmp_path: Path, capsys: pytest.CaptureFixture[str], ca
     assert f"Best validation loss: {min(values):.4f}\nBest parameters:\n  " in printed
     assert printed.endswith("\nTraining final model with best parameters...\n")
     assert not (tmp_path / "hpo_study.db").exists(), "a rehearsal stores nothing"
-    assert (tmp_path / "best_model" / "latest" / "model.weights.h5").exists()
+    assert (tmp_path / "best_model" / "rehearsal" / "latest" / "model.weights.h5").exists()
     ours = [str(warning.message).split(":")[0] for warning in said if warning.category is UserWarning]
     assert ours == ["there is no dataset 'train_subset'"] * 2 + ["no curriculum stage was added"]
 

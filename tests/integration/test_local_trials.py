@@ -471,3 +471,13 @@ def test_a_rehearsal_never_touches_the_study(url: str, monkeypatch: pytest.Monke
     assert len(hpo.trials) == 2 and hpo.best_value == 0.25
     assert "REHEARSAL: study digits is kept in memory" in caplog.text
     assert [trial.value for trial in study_of(url).trials] == [0.5] * 3
+
+
+def test_a_rehearsal_does_not_look_for_the_studies_of_a_warm_start(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hn.HPOTrialManager("first", 1, storage=url).optimize(lambda params: 0.5, SPACE)
+    monkeypatch.setenv("HIGHNOON_REHEARSAL", "1")
+
+    hpo = hn.HPOTrialManager("second", storage=url, warm_start=["first"])
+    hpo.optimize(lambda params: 0.25, SPACE)
+
+    assert len(hpo.trials) == 2

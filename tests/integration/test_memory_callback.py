@@ -14,7 +14,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.memory import StopCooldown
-from highnoon.shared.domain.errors import TrialStopped
+from highnoon.shared.domain.errors import TrialCancelled, TrialPruned, TrialStopped
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.memory.poller import MemorySample, Scope
 from highnoon.shared.objective.attempt import run_attempt
@@ -119,6 +119,33 @@ def test_keras_state_is_released_after_a_stop(tmp_path: Path, monkeypatch: pytes
         fit(manager_at(lambda look: 0.5 if look < 3 else 0.999, tmp_path))
 
     assert cleared == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_failure"),
+    [
+        (ValueError(), True),
+        (TrialStopped("full"), True),
+        (TrialPruned(), False),
+        (TrialCancelled(), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_keras_state_is_released_after_failures_alone(error: BaseException, is_failure: bool, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), manager_at(lambda look: 0.5, tmp_path):
+        first = keras.layers.Dense(1).name
+        raise error
+
+    assert (keras.layers.Dense(1).name == "dense") is is_failure, f"names of layers are counted on after {first}"
+
+
+def test_release_keeps_the_dtype_policy_of_keras(tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        manager_at(lambda look: 0.5, tmp_path).release()
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def test_after_a_stop_the_next_trial_of_the_process_trains(tmp_path: Path) -> None:

@@ -190,6 +190,32 @@ def test_keras_callback_gets_losses_and_stops_the_training() -> None:
     assert len(callback.seen) == summary["total_steps"]
 
 
+class StopsInABatch(keras.callbacks.Callback):
+    batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.batches += 1
+        self.model.stop_training = self.batches == 2
+
+
+def test_training_that_is_stopped_in_a_batch_ends_there_as_in_fit() -> None:
+    callback = StopsInABatch()
+    trainer = trainer_of().add_curriculum_stage("only", "birds").add_callback(callback)
+
+    summary = trainer.train(epochs_per_stage=5)
+
+    assert callback.batches == summary["total_steps"] == 2
+    assert len(summary["history"]) == 1
+
+
+@pytest.mark.parametrize(
+    "callback", [keras.callbacks.ReduceLROnPlateau(), keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)]
+)
+def test_callback_that_sets_the_learning_rate_is_refused(callback: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"{type(callback).__name__}.* the learning rate is the schedule's"):
+        trainer_of().add_callback(callback)
+
+
 def test_terminal_gets_a_bar_with_both_losses_and_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=150)
@@ -253,7 +279,7 @@ class Study:
 
     def save_artifact(self, path: Path, name: object = None) -> None:
         """In place of the one before."""
-        shutil.copy(path, self.saved)
+        shutil.copy(path, self.saved / str(name or path.name))
 
 
 def test_trainer_reports_each_epoch_and_raises_trial_pruned(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import pytest
 import highnoon as hn
 from highnoon.lm.data import sources
 from highnoon.lm.training.checkpointing import Progress
-from highnoon.shared.domain.errors import InvalidInput, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, TrialPruned, UserInputError
 from highnoon.shared.objective.trial_context import bound
 from tests.integration.test_trainer import SENTENCES, Study, small_model
 
@@ -122,6 +123,70 @@ def test_saved_trainer_is_loaded_with_its_curriculum_and_continues(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+class Interrupted(Exception):
+    pass
+
+
+class Interrupts(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 2:
+            raise Interrupted
+
+
+def saved_within_an_epoch(trainer: hn.Trainer, path: Path) -> None:
+    with pytest.raises(Interrupted):
+        trainer.add_callback(Interrupts()).train(epochs_per_stage=EPOCHS)
+    trainer.save(path)
+
+
+def test_saved_trainer_is_not_continued_with_another_batch_or_tokenizer(tmp_path: Path) -> None:
+    # Given a trainer that was saved within an epoch
+    tokenizer = hn.QWTTextTokenizer(vocab_size=280)
+    tokenizer.train_on(SENTENCES)
+    keras.utils.set_random_seed(5)
+    trainer = hn.Trainer(small_model(vocab_size=280), batch_size=4, max_seq_length=32, tokenizer=tokenizer)
+    saved_within_an_epoch(trainer.add_curriculum_stage("a", "birds"), tmp_path / "mine")
+
+    # When it goes on with other batches, or without its tokenizer
+    other_batch = hn.Trainer.load(tmp_path / "mine", small_model(vocab_size=280), tokenizer=tokenizer, batch_size=8)
+    other_tokenizer = hn.Trainer.load(tmp_path / "mine", small_model(vocab_size=280))
+    other_tokenizer.save(tmp_path / "again")
+
+    # Then both are refused, and with both it goes on, also where it was saved again in between
+    with pytest.raises(InvalidInput, match=r"a\.batch_size: was 4 when the checkpoint was written"):
+        other_batch.train(epochs_per_stage=EPOCHS)
+    words = (
+        r"tokenizer: was a QWTTextTokenizer with 280 ids .*\(got 'ByteStreamTokenizer with 256 ids'\).*tokenizer=\.\.\."
+    )
+    with pytest.raises(InvalidInput, match=words):
+        other_tokenizer.train(epochs_per_stage=EPOCHS)
+    for path in ("mine", "again"):
+        same = hn.Trainer.load(tmp_path / path, small_model(vocab_size=280), tokenizer=tokenizer)
+        assert len(same.train(epochs_per_stage=EPOCHS)["history"]) == EPOCHS
+
+
+def test_options_replace_saved_ones_under_either_spelling(tmp_path: Path) -> None:
+    new_trainer(gradient_clip=1.0, num_blocks=3).save(tmp_path / "mine")
+
+    loaded = hn.Trainer.load(tmp_path / "mine", small_model(), max_grad_norm=0.5, num_reasoning_blocks=4)
+
+    assert loaded.options.gradient_clip == 0.5
+    assert loaded.hyperparameters.items() >= {"max_grad_norm": 0.5, "num_reasoning_blocks": 4, "batch_size": 4}.items()
+    assert not {"gradient_clip", "num_blocks"} & set(loaded.hyperparameters)
+
+
+def test_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path)
+    path = tmp_path / "latest" / "state.json"
+    state = json.loads(path.read_text())
+    del state["tokenizer"]
+    path.write_text(json.dumps({**state, "options": {"batch_size": 4}}))
+
+    after = new_trainer().train(epochs_per_stage=2, checkpoint_dir=tmp_path, resume_from="latest")
+
+    assert [record["epochs"] for record in after["stages_completed"]] == [1, 2]
+
+
 def test_three_newest_checkpoints_are_kept_and_latest_points_at_one(tmp_path: Path) -> None:
     saved: list[tuple[str, int]] = []
     trainer = new_trainer()
@@ -173,6 +238,61 @@ def test_each_training_of_a_trial_resumes_its_own_checkpoint(tmp_path: Path) -> 
     assert (again, fresh) == (0, second["total_steps"])
     assert retried.reports[:2] == lost.reports == list(enumerate(entry["loss"] for entry in first["history"]))
     assert second["history"] != first["history"]
+
+
+class KeepsEach(Study):
+    """Keeps the best model of each epoch apart, by how many epochs had been reported."""
+
+    def save_artifact(self, path: Path, name: object = None) -> None:
+        shutil.copy(path, self.saved / f"{len(self.reports)}-{name or path.name}")
+
+
+def logits_of(path: Path) -> np.ndarray:
+    return np.asarray(keras.saving.load_model(path)(np.arange(8)[None]))
+
+
+@pytest.mark.parametrize("ending", ["lost", "pruned"])
+def test_a_trial_that_goes_on_keeps_the_best_model_from_before(tmp_path: Path, ending: str) -> None:
+    # Given a trial that ended after its second epoch; where it is pruned, its second epoch has no checkpoint yet
+    folder, first = tmp_path / "checkpoints", KeepsEach(until=2 if ending == "pruned" else 99)
+    first.saved = tmp_path
+    trainer = new_trainer(report_to="hpo", save_best=True)
+    if ending == "lost":
+        trainer.add_callback(
+            lambda event: stopped_by_hand(event) if len(trainer._progress.history) == 2 else None,
+        )
+    trainer._stages = trainer._stages[:1]
+    with bound(first, checkpoints=folder), pytest.raises((KeyboardInterrupt, TrialPruned)):
+        trainer.train(epochs_per_stage=3)
+
+    # When another attempt, or another member of a population, goes on from there and gets no better
+    second = Study(until=99)
+    second.saved = tmp_path
+    shutil.copytree(folder, tmp_path / "moved", symlinks=True)
+    worse = new_trainer(model_seed=99, report_to="hpo", save_best=True, learning_rate=100.0)
+    worse._stages = worse._stages[:1]
+    with bound(second, checkpoints=tmp_path / "moved"):
+        worse.train(epochs_per_stage=3)
+
+    # Then its best model is the best one of the epochs that it goes on from
+    losses = [loss for _, loss in second.reports]
+    best = losses.index(min(losses))
+    assert (len(losses), best) == (3, 1 if ending == "lost" else 0)
+    assert np.array_equal(logits_of(tmp_path / "model.keras"), logits_of(tmp_path / f"{best}-model.keras"))
+    assert len(list((tmp_path / "moved").glob("*/*.keras"))) == 1, "others are removed"
+
+
+def test_a_trial_that_goes_on_without_its_best_model_keeps_the_best_one_of_its_own(tmp_path: Path) -> None:
+    with bound(Study(until=99), checkpoints=tmp_path / "checkpoints"):
+        new_trainer(report_to="hpo").train(epochs_per_stage=1)
+    longer = Study(until=99)
+    longer.saved = tmp_path
+
+    with bound(longer, checkpoints=tmp_path / "checkpoints", settings={"epochs": 2}):
+        new_trainer(report_to="hpo", save_best=True, learning_rate=100.0).train(epochs_per_stage=1)
+
+    assert longer.reports[-1][1] > longer.reports[-2][1], "it got worse"
+    assert (tmp_path / "model.keras").exists()
 
 
 def test_a_trial_that_trains_longer_goes_on_with_its_last_stage(tmp_path: Path) -> None:

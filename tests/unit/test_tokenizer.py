@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import highnoon as hn
 from highnoon.lm.tokenizer import (
     BOS,
     EOS,
@@ -15,7 +16,6 @@ from highnoon.lm.tokenizer import (
     SPECIAL_TOKENS,
     ByteStreamTokenizer,
     QWTTextTokenizer,
-    load_tokenizer,
 )
 from highnoon.shared.domain.errors import InvalidInput, UserInputError
 
@@ -89,11 +89,11 @@ def test_both_kinds_are_saved_and_loaded(trained: QWTTextTokenizer, tmp_path: Pa
     for again in (
         QWTTextTokenizer.load(tmp_path / "pairs"),
         QWTTextTokenizer(model_path=tmp_path / "pairs"),
-        load_tokenizer(tmp_path / "pairs"),
+        hn.load_tokenizer(tmp_path / "pairs"),
     ):
         assert again.encode(TEXT) == trained.encode(TEXT)
         assert again.vocab_size == trained.vocab_size
-    assert isinstance(load_tokenizer(tmp_path / "bytes"), ByteStreamTokenizer)
+    assert isinstance(hn.load_tokenizer(tmp_path / "bytes"), ByteStreamTokenizer)
 
 
 def test_training_from_files(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_invalid_vocabulary_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserInputError, match=r"there is no .*nowhere\.txt"):
         QWTTextTokenizer().train(tmp_path / "nowhere.txt")
     with pytest.raises(UserInputError, match="no tokenizer can be read from"):
-        load_tokenizer(tmp_path)
+        hn.load_tokenizer(tmp_path)
     ByteStreamTokenizer().save(tmp_path)
     with pytest.raises(UserInputError, match="does not hold a QWTTextTokenizer"):
         QWTTextTokenizer.load(tmp_path)

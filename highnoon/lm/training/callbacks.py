@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from highnoon import current_trial
+from highnoon.lm.training.best_model import BestModel
 from highnoon.shared.domain.errors import InvalidInput, TrialPruned
 from highnoon.shared.runtime.logs import event
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from highnoon.lm.training.loop import TrainingLoop
 
 logger = logging.getLogger("highnoon")
-
-BEST_MODEL = "model.keras"
-"""The artifact's name; `keras.saving.load_model` reads it."""
 
 _REDRAW_S = 0.5
 """Reading a loss waits for the device, so that it is done seldom."""
@@ -75,30 +71,31 @@ class StudyCallback(TrainingCallback):
     """Reports each epoch's validation loss to the running trial. Raises TrialPruned, and NoTrialRunning.
 
     Also reports the epochs before a resume: a resumed attempt is a new Optuna trial, and needs the whole curve. With
-    `save_best` the model of a stage's best epoch so far is kept as the trial's artifact.
+    `best_model` the model of a stage's best epoch so far is kept as the trial's artifact.
     """
 
-    def __init__(self, *, save_best: bool = False) -> None:
+    def __init__(self, best_model: BestModel | None = None) -> None:
         super().__init__()
-        self._save_best = save_best
+        self._best_model = best_model
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._best_model is not None:
+            self._best_model.begin(self.loop.progress.history)
         for epoch, entry in enumerate(self.loop.progress.history):
             current_trial.report(entry["val_loss"], epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        *before, last = self.loop.progress.history
-        val_loss = last["val_loss"]
-        if self._save_best and all(val_loss < one["val_loss"] for one in before if one["stage"] == last["stage"]):
-            with TemporaryDirectory() as folder:
-                path = Path(folder, BEST_MODEL)
-                self.model.save(path)
-                current_trial.save_artifact(path)
+        history = self.loop.progress.history
+        val_loss = history[-1]["val_loss"]
+        if self._best_model is not None:
+            self._best_model.end_epoch(self.model, history)
         current_trial.report(val_loss, epoch)
         if current_trial.should_prune():
             raise TrialPruned(f"not promising at epoch {epoch}: validation loss {val_loss:.4f}")
 
     def on_checkpoint_saved(self, path: str, step: int) -> None:
+        if self._best_model is not None:
+            self._best_model.checkpoint_saved(self.loop.progress.history)
         current_trial.checkpoint_saved()
 
 
@@ -185,6 +182,10 @@ def callback_for(callback: Any) -> Any:
 
     The learning rate stays the schedule's: the model has no optimizer in which a callback could set it.
     """
+    if isinstance(callback, (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)):
+        message = f"is a {type(callback).__name__}, and the learning rate is the schedule's"
+        hint = "Use learning_rate and warmup_steps, of the trainer or of a stage."
+        raise InvalidInput.of("add_callback()", "callback", message, hint=hint)
     if hasattr(callback, "set_model") and hasattr(callback, "on_epoch_end"):
         return callback
     if callable(callback):

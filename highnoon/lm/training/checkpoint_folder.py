@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from highnoon.lm.training.checkpointing import LATEST, write_whole
 from highnoon.lm.training.whole_folder import remove, sync
+from highnoon.rehearsal import is_rehearsal
 from highnoon.shared.objective.trial_context import is_trial_running
 
 KEPT = 3
@@ -26,7 +27,7 @@ def writing_into(path: Path | None, continues: Path | None, step: int) -> Checkp
     """The folder of a training that begins at `step`, None without a path. Warns of other checkpoints in it."""
     if path is None:
         return None
-    folder = CheckpointFolder(path, continues, step, in_trial=is_trial_running())
+    folder = CheckpointFolder(path, continues, step, in_trial=is_trial_running() or is_rehearsal())
     folder.warn_of_foreign()
     return folder
 

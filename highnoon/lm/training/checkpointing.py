@@ -3,7 +3,7 @@
 step-00001200/   model.weights.h5   Keras reads this one too
                  optimizer.npz      all of the optimizer's variables, by position
                  random.npz         states of the model's random generators, by position
-                 state.json         options, curriculum, progress
+                 state.json         hyperparameters, curriculum, tokenizer, plan, progress
 latest           a link to the newest, which is resumed where no other is named
 """
 
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from highnoon.lm.tokenizer import Tokenizer
 from highnoon.lm.training.whole_folder import appearing, names_in
+from highnoon.rehearsal import REHEARSAL_FOLDER
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
-from highnoon.shared.objective.trial_context import checkpoints
 
 LATEST = "latest"
 _FORMAT = 1
@@ -132,24 +133,15 @@ class Progress:
 def write_whole(final: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
     """Writes the four files into a folder of that name, replacing an earlier checkpoint. Raises OSError.
 
-    UserInputError for a folder that holds anything else: it would be lost.
+    UserInputError for a folder that holds anything else, a rehearsal's checkpoint excepted: it would be lost.
     """
-    if others := sorted({*names_in(final)} - {*_FILES}):
+    if others := sorted({*names_in(final)} - {*_FILES, REHEARSAL_FOLDER}):
         raise UserInputError(f"{final} is no checkpoint: it holds {', '.join(others[:3])}. Save to another folder.")
     with appearing(final) as partial:
         model.save_weights(partial / "model.weights.h5")
         _save_values(partial / "optimizer.npz", optimizer.variables)
         _save_values(partial / "random.npz", _random_states(model))
         (partial / "state.json").write_text(json.dumps({"format": _FORMAT, **state}), encoding="utf-8")
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint itself, or the latest of a folder of them. Raises UserInputError when there is none."""
-    folder = Path(path).expanduser()
-    for candidate in (folder, folder / LATEST):
-        if (candidate / "state.json").is_file():
-            return candidate.resolve()
-    raise UserInputError(f"there is no checkpoint in {folder}: expected a folder step-N, or one with a link {LATEST!r}")
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -174,50 +166,40 @@ def restore_variables(checkpoint: Path, model: Any, optimizer: Any) -> None:
     _load_values(checkpoint / "random.npz", _random_states(model))
 
 
-def folder_of_the_trial() -> Path | None:
-    """Where the running trial saves this training, so that the attempt after a lost one finds it.
-
-    None where no attempt follows. Raises NoTrialRunning.
-    """
-    folder = checkpoints()
-    return folder.for_next_training() if folder.lasting else None
-
-
-def checkpoint_to_resume(resume_from: str | Path | None, checkpoint_dir: str | Path | None) -> Path | None:
-    """The checkpoint to resume, None to begin a new training. Raises UserInputError when the named one does not exist.
-
-    "latest" is the newest in `checkpoint_dir`, and none where there is none yet.
-    """
-    if resume_from is None:
-        return None
-    if str(resume_from) != LATEST:
-        return find_checkpoint(resume_from)
-    if checkpoint_dir is None:
-        raise UserInputError(f"resume_from={LATEST!r} is the newest checkpoint in checkpoint_dir; give that, too")
-    newest = Path(checkpoint_dir).expanduser() / LATEST
-    return find_checkpoint(newest) if newest.is_dir() else None
-
-
 def refuse_another_plan(source: str, found: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Raises InvalidInput when the plans differ: positions count steps of a plan, so they would mean other text.
 
-    Both are states as checkpoints hold them; `source` names where `found` comes from.
+    And when the tokenizers do, whose ids the model has learnt. Both are states as checkpoints hold them; `source` names
+    where `found` comes from.
     """
     before, now = found["plan"], mine["plan"]
-    if before is None:
-        return
-    problems = [
+    tokenizer = found.get("tokenizer")  # not in checkpoints of earlier versions
+    problems = []
+    if tokenizer not in (None, mine["tokenizer"]):
+        message = f"was a {_in_words(tokenizer)} when the checkpoint was written"
+        hint = "Give the trainer the same one: tokenizer=..."
+        problems.append(Problem(key="tokenizer", message=message, value=_in_words(mine["tokenizer"]), hint=hint))
+    problems += [
         Problem(
             key=f"{stage['stage']}.{key}", message=f"was {then[key]!r} when the checkpoint was written", value=value
         )
-        for then, stage in zip(before, now, strict=False)
+        for then, stage in zip(before or (), now, strict=False)
         for key, value in stage.items()
         if then[key] != value
     ]
-    if len(before) != len(now):
+    if before is not None and len(before) != len(now):
         problems.append(Problem(key="stages", message=f"were {len(before)}, and are {len(now)} now"))
     if problems:
         raise InvalidInput(f"resuming from {source}", problems)
+
+
+def described(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Which tokenizer it is, as a checkpoint holds it; the tokenizer itself is not saved."""
+    return {"kind": type(tokenizer).__name__, "vocab_size": int(tokenizer.vocab_size)}
+
+
+def _in_words(tokenizer: Mapping[str, Any]) -> str:
+    return f"{tokenizer['kind']} with {tokenizer['vocab_size']} ids"
 
 
 def _random_states(model: Any) -> list[Any]:

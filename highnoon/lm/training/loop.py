@@ -135,6 +135,8 @@ class TrainingLoop:
             self.train_state.train(inputs, labels, rate, plan.weight, progress.total_steps)
             self._timer.record_step(inputs.shape, self.mean_loss)
             self._finish_step()
+            if self._is_stopped():  # within an epoch, as in `fit`: what is trained of it is validated
+                break
         train_loss = self._checked_loss()
         tokens, seconds = self._timer.stop()
         progress.stage_tokens += tokens

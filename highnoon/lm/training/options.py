@@ -99,7 +99,7 @@ class Stage:
         return cls(**{**data, "datasets": tuple(data["datasets"]), "shares": None if shares is None else tuple(shares)})
 
 
-def read_options(given: Mapping[str, Any], model_config: Mapping[str, Any]) -> TrainingOptions:
+def read_options(given: Mapping[str, Any], model: Any) -> TrainingOptions:
     """The options among `given`. Raises InvalidInput with every mistake; warns of what is not used or differs."""
     known = TrainingOptions.names()
     options, problems = checked(TrainingOptions, {key: value for key, value in given.items() if key in known})
@@ -114,8 +114,15 @@ def read_options(given: Mapping[str, Any], model_config: Mapping[str, Any]) -> T
             f"it knows {', '.join(TrainingOptions.model_fields)}",
             stacklevel=3,
         )
-    _warn_of_difference(others, model_config)
+    _warn_of_difference(others, _config_of(model))
     return options
+
+
+def replaced_options(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was saved, with `given` in place of the same options, under either spelling."""
+    spellings = {**TrainingOptions.other_spellings, **ModelConfig.other_spellings}
+    replaced = {spellings.get(key, key) for key in given}
+    return {**{key: value for key, value in saved.items() if spellings.get(key, key) not in replaced}, **given}
 
 
 def read_stage(
@@ -174,6 +181,13 @@ def epochs_of_the_trial() -> int | None:
         return epochs
     message = "was set for this trial, and must be a whole number above 0"
     raise InvalidInput.of("Trainer.train()", "epochs", message, value=epochs)
+
+
+def _config_of(model: Any) -> Mapping[str, Any]:
+    """The model's part of the configuration it was built from; empty for a model that has none."""
+    config: Any = getattr(model, "config", None)
+    part = getattr(config, "model", config)
+    return dict(part.to_dict()) if hasattr(part, "to_dict") else {}
 
 
 def _misspelled(foreign: Iterable[str], known: Iterable[str]) -> list[Problem]:

@@ -112,6 +112,25 @@ def plan_stages(
     return [_plan(stage, _options_of(stage, options, longest), epochs, tokenizer, splits, training) for stage in stages]
 
 
+def refuse_more_ids(tokenizer: Tokenizer, model: Any) -> None:
+    """Raises InvalidInput for a tokenizer with more ids than the model."""
+    vocabulary = _vocabulary_of(model)
+    if tokenizer.vocab_size > vocabulary:
+        message = f"is {vocabulary} in the model, and the tokenizer has {tokenizer.vocab_size} ids"
+        hint = "Build the model with at least as many, or use a smaller tokenizer."
+        raise InvalidInput.of("Trainer.train()", "vocab_size", message, hint=hint)
+
+
+def _vocabulary_of(model: Any) -> int:
+    """How many ids the model has; taken from the logits of one token where the model has no `vocab_size`."""
+    size = getattr(model, "vocab_size", None)
+    if size is None:
+        import tensorflow as tf
+
+        size = model(tf.zeros((1, 1), tf.int32), training=False).shape[-1]
+    return int(size)
+
+
 def _plan(
     stage: Stage,
     options: TrainingOptions,

@@ -20,14 +20,13 @@ from highnoon.config import checked
 from highnoon.lm.data.sources import DEFAULT_DATASET
 from highnoon.lm.models.size import refuse_training
 from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
+from highnoon.lm.training.best_model import BestModel
 from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
 from highnoon.lm.training.checkpoint_folder import writing_into
+from highnoon.lm.training.checkpoint_places import checkpoint_places, find_checkpoint, fits_the_rehearsal
 from highnoon.lm.training.checkpointing import (
-    LATEST,
     Progress,
-    checkpoint_to_resume,
-    find_checkpoint,
-    folder_of_the_trial,
+    described,
     read_state,
     refuse_another_plan,
     restore_variables,
@@ -41,9 +40,11 @@ from highnoon.lm.training.options import (
     epochs_of_the_trial,
     read_options,
     read_stage,
+    replaced_options,
 )
-from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages
+from highnoon.lm.training.plan import Schedule, StagePlan, plan_stages, refuse_more_ids
 from highnoon.memory import EnterpriseMemoryManager
+from highnoon.rehearsal import apart_in_rehearsal
 from highnoon.shared.domain.errors import InvalidInput, nearest
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Trainer:
         if save_best and report_to is None:
             message, hint = "keeps the model with a trial, and report_to names none", 'Write report_to="hpo".'
             raise InvalidInput.of("Trainer()", "save_best", message, value=save_best, hint=hint)
-        self.options = read_options(self.hyperparameters, _config_of(model))
+        self.options = read_options(self.hyperparameters, model)
         self.tokenizer = tokenizer or ByteStreamTokenizer()
         self._report_to = report_to
         self._save_best = save_best
@@ -96,6 +97,8 @@ class Trainer:
         self._progress = Progress()
         self._loaded: dict[str, Any] | None = None
         """The state of the checkpoint that the next `train` continues."""
+        self._trained: Mapping[str, Any] | None = None
+        """The state, as checkpoints hold it, of the training that `_progress` belongs to."""
         self._continues: Path | None = None
         """The checkpoint that the current training goes on from."""
 
@@ -119,7 +122,8 @@ class Trainer:
     def add_callback(self, callback: Callable[[dict[str, Any]], object] | Any) -> Self:
         """A function that gets a dict with the key `event`, or a Keras callback. Raises InvalidInput for others.
 
-        Events: `epoch_end`, `stage_complete`, `checkpoint_saved`. What a callback raises ends the training.
+        Events: `epoch_end`, `stage_complete`, `checkpoint_saved`. What a callback raises ends the training. Keras
+        callbacks that set the learning rate are refused: it is the schedule's.
         """
         self._callbacks.append(callback_for(callback))
         return self
@@ -150,6 +154,9 @@ class Trainer:
         when the worker crashes and the trial is retried, the training continues from there. A trial that was made to
         train longer (`coordinator extend-trial`) has its last stage go on, to the `epochs` that were set for it.
 
+        A rehearsal begins at the first step, whatever `resume_from` names, and writes its checkpoints to a folder
+        `rehearsal` in `checkpoint_dir`.
+
         Raises InvalidInput and UserInputError for what cannot be trained, TrainingDiverged when a loss is not finite,
         and whatever a callback raises, TrialPruned included. What cannot fit into memory ends before its first step:
         TrialStopped inside a trial, DoesNotFit elsewhere.
@@ -165,19 +172,17 @@ class Trainer:
         )
         if intervals is None:
             raise InvalidInput("Trainer.train()", problems)
-        if checkpoint_dir is None and save_checkpoints and self._report_to == "hpo":
-            checkpoint_dir = folder_of_the_trial()
-            resume_from = resume_from or (LATEST if checkpoint_dir else None)
-        folder = Path(checkpoint_dir).expanduser() if checkpoint_dir is not None and save_checkpoints else None
-        checkpoint = checkpoint_to_resume(resume_from, checkpoint_dir)
-        wanted = epochs_of_the_trial() if self._report_to == "hpo" else None
+        in_trial = self._report_to == "hpo"
+        places = checkpoint_places(checkpoint_dir, resume_from, save=save_checkpoints, in_trial=in_trial)
+        wanted = epochs_of_the_trial() if in_trial else None
         plans = self._planned(epochs_per_stage)
         if wanted is not None:
             plans[-1] = replace(plans[-1], epochs=wanted)
         for plan in plans:
             refuse_training(self.model, plan.options.batch_size, plan.held_out.max_length)
         state = self._state(plans)
-        self._progress = self._continued(checkpoint, state)
+        self._progress = self._continued(places.resumed, state)
+        self._loaded, self._trained = None, state
         if self._progress.stage == len(plans):
             self._progress.reopen_last_stage(plans[-1].epochs, early_stopped_too=wanted is not None)
         schedule = Schedule.of(plans, self.options.warmup_steps)
@@ -185,7 +190,8 @@ class Trainer:
         with memory, ExitStack() as at_the_end:
             callbacks: list[Any] = [LogCallback(intervals.log_interval), *self._bar(schedule.planned_steps, at_the_end)]
             callbacks += [MemoryGuardCallback(memory), *self._callbacks]
-            callbacks += [StudyCallback(save_best=self._save_best)] if self._report_to == "hpo" else []
+            if in_trial:
+                callbacks.append(StudyCallback(BestModel(places.own) if self._save_best else None))
             loop = TrainingLoop(
                 train_state=self._built(),
                 plans=plans,
@@ -194,7 +200,7 @@ class Trainer:
                 progress=self._progress,
                 intervals=intervals,
                 prefetch=lambda: memory.prefetch_buffer_size,
-                checkpoints=writing_into(folder, self._continues, self._progress.total_steps),
+                checkpoints=writing_into(places.folder, self._continues, self._progress.total_steps),
                 state=state,
             )
             return loop.run()
@@ -202,31 +208,33 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Writes weights, optimizer, curriculum and progress as one checkpoint, in place of one that is there.
 
-        Raises UserInputError for a folder with other files, OSError.
+        In a rehearsal into a folder `rehearsal` in it. Raises UserInputError for a folder with other files, OSError.
         """
         state = {**self._state(None), "progress": self._progress.to_json(self._built().sums())}
-        write_whole(Path(path).expanduser().resolve(), self.model, self._built().optimizer, state)
+        if (trained := self._trained) is not None:
+            is_over = self._progress.stage == len(trained["plan"] or ())
+            state |= {"tokenizer": trained.get("tokenizer"), "plan": None if is_over else trained["plan"]}
+        final = apart_in_rehearsal(Path(path).expanduser().resolve())
+        write_whole(final, self.model, self._built().optimizer, state)
 
     @classmethod
     def load(cls, path: str | Path, model: Any, **options: Any) -> Self:
         """A trainer that continues what `save` or a checkpoint has stored; `options` replace what was saved.
 
-        Raises UserInputError when there is no checkpoint, or when it belongs to another model.
+        The tokenizer is not saved: give it again. Raises UserInputError when there is no checkpoint, or when it belongs
+        to another model. A rehearsal takes options and curriculum from a real run's checkpoint, and not its weights.
         """
         checkpoint = find_checkpoint(path)
         state = read_state(checkpoint)
-        trainer = cls(model, **{**state["hyperparameters"], **options})
+        trainer = cls(model, **replaced_options(state["hyperparameters"], options))
         trainer._stages = [Stage.from_json(stage) for stage in state["stages"]]
-        trainer._restore(checkpoint, state)
-        trainer._loaded = state
+        if fits_the_rehearsal(checkpoint):
+            trainer._restore(checkpoint, state)
+            trainer._loaded = trainer._trained = state
         return trainer
 
     def _planned(self, epochs_per_stage: int | None) -> list[StagePlan]:
-        vocabulary = _vocabulary_of(self.model)
-        if self.tokenizer.vocab_size > vocabulary:
-            message = f"is {vocabulary} in the model, and the tokenizer has {self.tokenizer.vocab_size} ids"
-            hint = "Build the model with at least as many, or use a smaller tokenizer."
-            raise InvalidInput.of("Trainer.train()", "vocab_size", message, hint=hint)
+        refuse_more_ids(self.tokenizer, self.model)
         if not (stages := self._stages):
             stages = [Stage(name=DEFAULT_DATASET, datasets=(DEFAULT_DATASET,))]
             message = f"no curriculum stage was added: training on the built-in text {DEFAULT_DATASET!r}"
@@ -256,14 +264,14 @@ class Trainer:
         return {
             # NumPy's scalars as Python's, so that JSON can hold them.
             "hyperparameters": {key: value.item() if hasattr(value, "item") else value for key, value in given},
-            "options": self.options.to_dict(),
             "stages": [stage.to_json() for stage in self._stages],
+            "tokenizer": described(self.tokenizer),
             "plan": None if plans is None else [plan.identity() for plan in plans],
         }
 
     def _continued(self, checkpoint: Path | None, state: Mapping[str, Any]) -> Progress:
         """Where this training begins: at a checkpoint, where a loaded trainer has stopped, or at its first step."""
-        loaded, self._loaded = self._loaded, None
+        loaded = self._loaded
         if checkpoint is not None:
             found = read_state(checkpoint)
             refuse_another_plan(str(checkpoint), found, state)
@@ -282,20 +290,3 @@ class Trainer:
         self._continues = checkpoint
         restore_variables(checkpoint, self.model, self._built().optimizer)
         self._built().begin(self._progress.loss_sum, self._progress.label_count)
-
-
-def _config_of(model: Any) -> Mapping[str, Any]:
-    """The model's part of the configuration it was built from; empty for a model that has none."""
-    config: Any = getattr(model, "config", None)
-    part = getattr(config, "model", config)
-    return dict(part.to_dict()) if hasattr(part, "to_dict") else {}
-
-
-def _vocabulary_of(model: Any) -> int:
-    """How many ids the model has; taken from the logits of one token where the model has no `vocab_size`."""
-    size = getattr(model, "vocab_size", None)
-    if size is None:
-        import tensorflow as tf
-
-        size = model(tf.zeros((1, 1), tf.int32), training=False).shape[-1]
-    return int(size)

@@ -454,3 +454,28 @@ def test_save_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
         trainer.save(tmp_path / "trained")
 
     assert names_in(tmp_path / "trained") == before
+
+
+def test_members_of_a_population_train_no_epoch_twice() -> None:
+    # Given a population whose members are compared after the second and the fourth epoch
+    trained: dict[int, list[int]] = {}
+
+    def objective(params: dict[str, Any]) -> float:
+        epochs = trained.setdefault(len(trained), [])
+
+        def note(event: dict[str, Any]) -> None:
+            if event["event"] == "epoch_end":
+                epochs.append(event["epoch"])
+
+        trainer = hn.Trainer(small_model(), batch_size=8, max_seq_length=32, report_to="hpo", **params)
+        trainer.add_curriculum_stage("a", "birds").add_callback(note)
+        return float(trainer.train(epochs_per_stage=4)["final_loss"])
+
+    pbt = {"name": "pbt", "population": 2, "perturbation_interval": 2}
+    hpo = hn.HPOTrialManager("trained-on", n_trials=4, sampler=pbt, seed=1)
+    hpo.optimize(objective, {"learning_rate": ("log_uniform", 1e-3, 1e-2)})
+
+    # Then each goes on where one of the first two has stopped
+    assert trained == {0: [0, 1, 2], 1: [0, 1, 2], 2: [3], 3: [3]}
+    assert [trial.attrs.get("highnoon:cause") for trial in hpo.trials] == ["segment_end", "segment_end", None, None]
+    assert {trial.attrs["highnoon:extends"] for trial in hpo.trials[2:]} <= {0, 1}

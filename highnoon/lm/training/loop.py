@@ -26,7 +26,7 @@ from highnoon.lm.training.checkpointing import Progress
 from highnoon.lm.training.options import Intervals
 from highnoon.lm.training.plan import Schedule, StagePlan
 from highnoon.lm.training.train_state import TrainState
-from highnoon.shared.domain.errors import TrainingDiverged
+from highnoon.shared.domain.errors import TrainingDiverged, TrialPruned
 
 
 @dataclass(kw_only=True)
@@ -116,8 +116,12 @@ class TrainingLoop:
         exhausted = progress.best.exhausted(plan.options.early_stopping_patience)
         progress.stage_over = exhausted and progress.epoch < plan.epochs
         gc.collect()
-        for callback in self.callbacks:
-            callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
+        try:
+            for callback in self.callbacks:
+                callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
+        except TrialPruned:
+            self._save()  # another trial may go on from here
+            raise
 
     def _stage_ends(self) -> bool:
         return self.progress.epoch >= self.plan.epochs or self.progress.stage_over or self._is_stopped()

@@ -74,30 +74,46 @@ def import_settings_in(path: Path) -> tuple[str, ...]:
         statements = _tree(path).body
     except (SyntaxError, OSError, ValueError, RecursionError, MemoryError):
         return ()
-    names = (name for statement in statements for name in _environment_set_by(statement))
-    return read_at_import(names)
+    simple = (one for one in statements if isinstance(one, ast.Expr | ast.Assign | ast.AnnAssign | ast.AugAssign))
+    return read_at_import(name for statement in simple for name in environment_set_by(statement) if name)
 
 
-def _environment_set_by(statement: ast.stmt) -> Iterator[str]:
-    """Of `os.environ["X"] = ...`, `os.environ.setdefault("X", ...)`, `os.environ.update({"X": ...}, Y=...)`."""
-    match statement:
-        case ast.Assign(targets=[ast.Subscript(value=where, slice=ast.Constant(value=str(name)))]):
-            if _is_environment(where):
-                yield name
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=where, attr=method), args=args, keywords=keywords)):
-            if _is_environment(where) and method == "setdefault":
-                yield from _texts(args[:1])
-            elif _is_environment(where) and method == "update":
-                yield from _texts(key for arg in args if isinstance(arg, ast.Dict) for key in arg.keys)
-                yield from (keyword.arg for keyword in keywords if keyword.arg)
-        case _:
-            return
+def environment_set_by(statement: ast.stmt) -> Iterator[str | None]:
+    """The variables that a statement sets in `os.environ`, or deletes; None where only its run shows which.
+
+    Of `os.environ["X"] = ...`, `os.environ.setdefault("X", ...)`, `os.environ.update({"X": ...}, Y=...)` and
+    `os.environ |= {"X": ...}`, wherever in it they are.
+    """
+    for part in executed_parts(statement):
+        match part:
+            case ast.Subscript(value=where, slice=key, ctx=ast.Store() | ast.Del()):
+                names = [_text(key)]
+            case ast.AugAssign(target=where, op=ast.BitOr(), value=value):
+                names = _keys_of(value)
+            case ast.Call(func=ast.Attribute(value=where, attr="setdefault"), args=[key, *_]):
+                names = [_text(key)]
+            case ast.Call(func=ast.Attribute(value=where, attr="update"), args=args, keywords=keywords):
+                names = [name for arg in args for name in _keys_of(arg)] + [keyword.arg for keyword in keywords]
+            case _:
+                continue
+        if _is_environment(where):
+            yield from names
 
 
-def _texts(nodes: Iterable[ast.expr | None]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+def executed_parts(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it, but not what functions do later."""
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        for child in ast.iter_child_nodes(node):
+            yield from executed_parts(child)
+
+
+def _keys_of(node: ast.expr) -> list[str | None]:
+    return [_text(key) for key in node.keys] if isinstance(node, ast.Dict) else [None]
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def _is_environment(node: ast.expr) -> bool:

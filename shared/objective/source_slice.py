@@ -2,19 +2,26 @@
 
 For functions of notebooks and scripts, which workers cannot import: their source travels, never a pickle. Text in, text
 out; runs nothing. Left out is what binds nothing (calls for their effect, magics), what stands below
-`if __name__ == "__main__":`, and earlier bindings that a later one replaces. Settings stay: `os.environ[...] = ...`.
+`if __name__ == "__main__":`, and earlier bindings that a later one replaces; a call that may change what travels is
+left out with a warning. Settings stay, such as `os.environ[...] = ...`, and imports from `__future__`.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import logging
 import symtable
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean
+from highnoon.shared.objective.source import environment_set_by, executed_parts
+
+_log = logging.getLogger("highnoon")
+_LONGEST_CALL = 80
+"""Of a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +38,16 @@ class _Statement:
     def has_star(self) -> bool:
         """`from module import *`, which may bind any name."""
         return isinstance(self.node, ast.ImportFrom) and self.node.names[0].name == "*"
+
+    @property
+    def is_of_future(self) -> bool:
+        """`from __future__ import ...`, which says how all others are read."""
+        return isinstance(self.node, ast.ImportFrom) and self.node.module == "__future__"
+
+    @property
+    def sets_environment(self) -> bool:
+        """Whether it sets or deletes variables, which libraries read when they are imported."""
+        return any(True for _ in environment_set_by(self.node))
 
     def replaces(self, name: str) -> bool:
         """True when no earlier binding of the name matters any more."""
@@ -49,7 +66,8 @@ def source_needed_by(function: str, source: str, *, where: str) -> str:
     chosen: set[int] = set()
     problems: list[Problem] = []
     wanted, seen = [function], {function}
-    wanted += [name for index in _settings(statements) for name in _chosen(index, statements, chosen)]
+    always = [index for index, one in enumerate(statements) if one.is_of_future or one.sets_environment]
+    wanted += [name for index in always for name in _chosen(index, statements, chosen)]
     while wanted:
         name = wanted.pop()
         seen.add(name)
@@ -62,7 +80,10 @@ def source_needed_by(function: str, source: str, *, where: str) -> str:
             wanted += [used for used in _chosen(index, statements, chosen) if used not in seen]
     if problems:
         raise InvalidInput("submit()", problems)
-    return "\n\n".join(statements[index].text for index in sorted(chosen)) + "\n"
+    for warning in _dropped_calls(function, statements, chosen, seen):
+        _log.warning("submit(): %s", warning)
+    in_order = sorted(chosen, key=lambda index: (not statements[index].is_of_future, index))
+    return "\n\n".join(statements[index].text for index in in_order) + "\n"
 
 
 def _statements(source: str, where: str) -> Iterator[_Statement]:
@@ -119,17 +140,9 @@ def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
         yield from _inner(child)
 
 
-def _parts(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and all below it, but not what functions do later."""
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-        for child in ast.iter_child_nodes(node):
-            yield from _parts(child)
-
-
 def _stored(node: ast.AST) -> list[ast.Attribute | ast.Subscript]:
     """The parts of values that it assigns or deletes, also in loops and blocks."""
-    parts = (part for part in _parts(node) if isinstance(part, ast.Attribute | ast.Subscript))
+    parts = (part for part in executed_parts(node) if isinstance(part, ast.Attribute | ast.Subscript))
     return [part for part in parts if not isinstance(part.ctx, ast.Load)]
 
 
@@ -137,7 +150,7 @@ def _bound_for_itself(node: ast.AST) -> set[str]:
     """The names of loops and `with` blocks that it reads within them only: other statements that bind them decide
     nothing here."""
     within: dict[str, set[ast.AST]] = {}
-    for part in _parts(node):
+    for part in executed_parts(node):
         match part:
             case ast.For(target=target, body=body) | ast.AsyncFor(target=target, body=body):
                 targets = [target]
@@ -160,16 +173,6 @@ def _root(part: ast.expr) -> str | None:
     return part.id if isinstance(part, ast.Name) else None
 
 
-def _settings(statements: list[_Statement]) -> list[int]:
-    """Assignments to the environment, which libraries read when they are imported."""
-    found = []
-    for index, statement in enumerate(statements):
-        texts = [ast.unparse(part) for part in _stored(statement.node)]
-        if any(text.startswith(("os.environ[", "environ[")) for text in texts):
-            found.append(index)
-    return found
-
-
 def _chosen(index: int, statements: list[_Statement], chosen: set[int]) -> list[str]:
     """Takes a statement; the names that it needs in turn."""
     if index in chosen:
@@ -186,6 +189,29 @@ def _binding(name: str, statements: list[_Statement]) -> Iterator[int]:
             yield index
         if statement.replaces(name):
             return
+
+
+def _dropped_calls(function: str, statements: list[_Statement], chosen: set[int], used: set[str]) -> list[str]:
+    """A sentence for each method that is called on a value that travels and is no module, where the call does not."""
+    since: dict[str, int] = {}
+    for index in sorted(chosen):
+        if not isinstance(statements[index].node, ast.Import | ast.ImportFrom):
+            for name in statements[index].binds & used:
+                since.setdefault(name, index)
+    sentences = []
+    for index in sorted(set(range(len(statements))) - chosen):
+        for part in executed_parts(statements[index].node):
+            match part:
+                case ast.Expr(value=ast.Call(func=ast.Attribute(value=value)) as call):
+                    root = _root(value)
+                    if root is not None and since.get(root, index) < index:
+                        text = ast.unparse(call)
+                        shown = text if len(text) <= _LONGEST_CALL else f"{text[:_LONGEST_CALL]}..."
+                        sentences.append(
+                            f"{shown} is not sent, and may change {root}, which {function} needs: "
+                            f"assign to {root} instead, or call it inside of the function"
+                        )
+    return list(dict.fromkeys(sentences))
 
 
 def _not_bound(name: str, function: str, statements: list[_Statement], where: str) -> Problem:

@@ -380,10 +380,12 @@ def test_settings_that_imports_read_are_seen_in_the_source(tmp_path: Path) -> No
         'os.environ["KERAS_BACKEND"] = "numpy"\n'
         'os.environ.setdefault("OMP_NUM_THREADS", "1")\n'
         'os.environ.update({"TF_ENABLE_ONEDNN_OPTS": "0"}, XLA_FLAGS="x", HOME="/")\n'
+        'os.environ |= {"JAX_ENABLE_X64": "1"}\n'
+        "os.environ.update(**FURTHER)\n"
         'os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"\n'
         'os.environ["CUDA_VISIBLE_DEVICES"] = ""\n'
         'def objective(params):\n    os.environ["JAX_PLATFORMS"] = "cpu"\n'
     )
     found = import_settings_in(tmp_path / "train.py")
-    assert found == ("KERAS_BACKEND", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
+    assert found == ("KERAS_BACKEND", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "JAX_ENABLE_X64")
     assert import_settings_in(tmp_path / "nowhere.py") == ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from textwrap import dedent
+from types import ModuleType
 
 import pytest
 
@@ -116,6 +118,83 @@ def test_settings_of_the_environment_and_star_imports_travel() -> None:
         def objective(params): return floor(params["x"])
     """)
     assert taken.startswith('import os\n\nos.environ["KERAS_BACKEND"] = "numpy"\n\nfrom math import *')
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'os.environ.setdefault("KERAS_BACKEND", "numpy")',
+        'before = os.environ.setdefault("KERAS_BACKEND", "numpy")',
+        'os.environ.update({"KERAS_BACKEND": "numpy"}, OTHER="1")',
+        'os.environ |= {"KERAS_BACKEND": "numpy"}',
+        'if "KERAS_BACKEND" not in os.environ:\n    os.environ.update(KERAS_BACKEND="numpy")',
+        'NAME = "KERAS_BACKEND"\n\nos.environ[NAME] = "numpy"',
+        'SETTINGS = dict(KERAS_BACKEND="numpy")\n\nos.environ.update(SETTINGS)',
+        'del os.environ["KERAS_BACKEND"]',
+    ],
+)
+def test_every_way_to_set_the_environment_travels(setting: str) -> None:
+    source = f"import os\n\n{setting}\n\nimport math\n\ndef objective(params): return math.sqrt(params['x'])\n"
+    assert needed(source) == source
+
+
+def test_reading_the_environment_and_setting_it_later_do_not_travel() -> None:
+    taken = needed("""
+        import os
+        print(os.environ.get("HOME"), os.environ["HOME"])
+        def later(): os.environ["HOME"] = "/"
+        def objective(params): return 0
+    """)
+    assert taken == "def objective(params): return 0\n"
+
+
+def test_imports_from_the_future_travel_and_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = needed("""
+        from dataclasses import dataclass
+        def objective(params: Params) -> Result:
+            return Result(params["x"]).loss
+        class Params: pass
+        @dataclass
+        class Result:
+            loss: float
+        from __future__ import annotations
+    """)
+    assert taken.startswith("from __future__ import annotations\n")
+    names: dict[str, object] = {"__name__": "notebook"}
+    monkeypatch.setitem(sys.modules, "notebook", ModuleType("notebook"))  # as dataclasses look for it
+    exec(compile(taken, "notebook.py", "exec", dont_inherit=True), names)
+    assert names["objective"]({"x": 3}) == 3  # type: ignore[operator]
+
+
+def test_calls_that_may_change_what_travels_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    taken = needed("""
+        import random
+        import numpy as np
+        LAYERS = [1, 2]
+        LAYERS.append(0)  # of a value that is replaced
+        LAYERS = [8]
+        CONFIG = {"epochs": 1, "sizes": []}
+        unused = []
+        for size in (16, 32):
+            LAYERS.append(size)
+        CONFIG.update(epochs=50)
+        CONFIG.update(epochs=50)
+        CONFIG["sizes"].append(7)
+        unused.append(3)
+        random.seed(0)
+        np.random.seed(0)
+        print(CONFIG.get("epochs"))
+        LAYERS += [64]
+        def objective(params): return sum(LAYERS) * CONFIG["epochs"] + np.prod([random.random()])
+        if __name__ == "__main__":
+            CONFIG.clear()
+    """)
+    assert "append" not in taken and "update" not in taken and "LAYERS += [64]" in taken
+    assert [message.partition(", which")[0] for message in caplog.messages] == [
+        "submit(): LAYERS.append(size) is not sent, and may change LAYERS",
+        "submit(): CONFIG.update(epochs=50) is not sent, and may change CONFIG",
+        "submit(): CONFIG['sizes'].append(7) is not sent, and may change CONFIG",
+    ]
 
 
 def test_statements_that_share_a_line_and_lambdas() -> None:

@@ -22,6 +22,9 @@ from highnoon.shared.runtime.urls import masked
 from highnoon.shared.runtime.whole_file import whole_file
 
 _CHUNK_BYTES = 1 << 20
+_SYNC_BYTES = 64 << 20
+"""Of a file on this machine, written to the disk at once. Else all of it would be written at the end, in which a copy
+does not move."""
 _BLOCK_BYTES = 5 << 20
 """Sent or fetched at once, the least that S3 takes: until then a copy does not move. s3fs would take 50 MiB."""
 _MOST_BLOCKS = 9_000
@@ -64,19 +67,26 @@ def download(store: FileStore, artifact: Artifact, target: Path, moved: Callable
     except OSError as error:
         raise FileStoreError(f"{target.parent}: {error}") from None
     with store.opened(artifact.id) as source, _translated(str(target.parent)), whole_file(target, mode=0o666) as file:
-        _, digest = copied(source, file, moved)
+        _, digest = copied(source, file, moved, to_disk=True)
         if artifact.sha256 not in (None, digest):
             raise FileStoreError(f"{artifact.name} ({artifact.id}) is damaged: its SHA-256 is not the one of its trial")
     return target
 
 
-def copied(source: BinaryIO, target: Any, moved: Callable[[int], object] = int) -> tuple[int, str]:
-    """Copies to the end; how many bytes, and their SHA-256."""
-    size, digest = 0, hashlib.sha256()
+def copied(
+    source: BinaryIO, target: Any, moved: Callable[[int], object] = int, *, to_disk: bool = False
+) -> tuple[int, str]:
+    """Copies to the end; how many bytes, and their SHA-256. `to_disk`: the target is a file of this machine, of which
+    `moved` gets what the disk has, but for the last part."""
+    size, synced, digest = 0, 0, hashlib.sha256()
     while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
         digest.update(chunk)
         size += len(chunk)
+        if to_disk and size - synced >= _SYNC_BYTES:
+            target.flush()
+            os.fdatasync(target.fileno())
+            synced = size
         moved(len(chunk))
     return size, digest.hexdigest()
 
@@ -90,7 +100,7 @@ class _Folder:
         with _translated(str(self._folder)):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with whole_file(path, mode=0o666, draft=_draft(path)) as file:
-                return copied(source, file, moved)
+                return copied(source, file, moved, to_disk=True)
 
     @contextmanager
     def opened(self, file_id: str) -> Iterator[BinaryIO]:

@@ -6,12 +6,14 @@ import hashlib
 import io
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import FileStoreError, InvalidInput
+from highnoon.shared.runtime import file_store as store_module
 from highnoon.shared.runtime.file_store import FileStore, download, file_store, store_of
 from highnoon.shared.runtime.settings import load_settings
 
@@ -88,6 +90,38 @@ def test_a_store_that_sends_in_blocks_gets_small_ones(protocol: str, refused: tu
 def test_what_is_no_id_leads_nowhere(store: FileStore, file_id: str) -> None:
     with pytest.raises(FileStoreError, match="is no id of a file"):
         store.put(file_id, io.BytesIO(b""), int)
+
+
+def test_copy_into_a_folder_moves_only_when_the_disk_has_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a slow disk writes a large file at its end, in which nothing moves until it is given up."""
+    at_once, on_disk, ahead = 2 << 20, [0], []
+    monkeypatch.setattr(store_module, "_SYNC_BYTES", at_once)
+
+    def noting(sync: Callable[[int], None]) -> Callable[[int], None]:
+        def noted(descriptor: int) -> None:
+            ahead.append(os.fstat(descriptor).st_size - on_disk[0])
+            sync(descriptor)
+            on_disk[0] = os.fstat(descriptor).st_size
+
+        return noted
+
+    monkeypatch.setattr(os, "fdatasync", noting(os.fdatasync))
+    monkeypatch.setattr(os, "fsync", noting(os.fsync))
+    content, moved = bytes(7 << 20), [0]
+
+    def note_moved(size: int) -> None:
+        moved[0] += size
+        assert moved[0] - on_disk[0] <= at_once
+
+    _, digest = file_store(tmp_path / "store").put("a1", io.BytesIO(content), note_moved)
+    assert (moved[0], on_disk[0], max(ahead)) == (len(content), len(content), at_once)
+
+    on_disk[0], moved[0] = 0, 0
+    artifact = Artifact(id="a1", name="model.bin", sha256=digest)
+    download(file_store(tmp_path / "store"), artifact, tmp_path / "model.bin", note_moved)
+    assert (moved[0], on_disk[0], max(ahead)) == (len(content), len(content), at_once)
 
 
 def test_a_copy_that_is_cut_off_leaves_nothing_in_a_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,20 @@ def test_retry_finds_the_checkpoint_of_the_attempt_before(folder: Path) -> None:
 
     assert (own / "model").read_text() == "weights"
     assert list(folder.iterdir()) == [own]
+
+
+def test_other_files_beside_the_folders_of_attempts_do_not_keep_a_ticket_from_running(folder: Path) -> None:
+    ticket = TicketCheckpoints(folder)
+    first = ticket.begin(1)
+    save(first)
+    shutil.make_archive(str(first), "zip", first)
+    (folder / "attempt-7").write_text("a file of the trial")
+    for name in ("attempt-best", "attempt-3 copy", "attempt-\u00b2"):
+        (folder / name).mkdir()
+    ticket.leave()
+    assert ticket.has_since(1) and not ticket.has_since(2)
+
+    assert (ticket.begin(2) / "model").read_text() == "weights"
 
 
 def test_zombie_attempt_does_not_overwrite_its_successor(folder: Path) -> None:

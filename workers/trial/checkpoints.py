@@ -49,7 +49,9 @@ class TicketCheckpoints:
         return max(self._folders(), default=(0, None))[1]
 
     def _folders(self) -> list[tuple[int, Path]]:
-        return [(int(folder.name.removeprefix("attempt-")), folder) for folder in self._folder.glob("attempt-*")]
+        """With their attempts. The trial may have put anything beside them, such as `attempt-1.zip`."""
+        found = ((path.name.removeprefix("attempt-"), path) for path in self._folder.glob("attempt-*"))
+        return [(int(number), path) for number, path in found if number.isdecimal() and path.is_dir()]
 
 
 def _remove_if_empty(folder: Path) -> None:

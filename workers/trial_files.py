@@ -170,7 +170,10 @@ class TrialFiles:
                 self._missing.pop(name, None)
             self._drop(saved)
         except ServiceUnavailable:
-            self._waiting.setdefault(name, saved)
+            if name in self._waiting:  # a newer copy, which came during the outage
+                self._drop(saved)
+            else:
+                self._waiting[name] = saved
             self._again_at = time.monotonic() + _AGAIN_S
         except (FileStoreError, MissingExtra, OSError) as error:
             self._lose(saved, error)

@@ -36,13 +36,17 @@ class World:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     content: dict[str, bytes] = field(default_factory=dict)
     ledger_error: Exception | None = None
+    ledger_answers: threading.Event = field(default_factory=threading.Event)
+    refused: int = 0
     store_error: Exception | None = None
     answers: threading.Event = field(default_factory=threading.Event)
     freezes_at_the_end: bool = False
     removed: list[str] = field(default_factory=list)
 
     def note_file(self, lease: Lease, file_id: str) -> None:
+        assert self.ledger_answers.wait(30.0)
         if self.ledger_error is not None:
+            self.refused += 1
             raise self.ledger_error
         self.noted.append(file_id)
 
@@ -93,10 +97,12 @@ class Store:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     found = World(folders=Folders(saved=tmp_path / "saved", checkpoints=tmp_path / "checkpoints"))
     found.answers.set()
+    found.ledger_answers.set()
     monkeypatch.setattr(store_thread, "file_store", lambda *_: Store(found))
     monkeypatch.setattr(trial_files, "_AGAIN_S", 0.01)
     yield found
     found.answers.set()
+    found.ledger_answers.set()
 
 
 @pytest.fixture
@@ -106,6 +112,7 @@ def files(world: World, tmp_path: Path) -> Iterator[TrialFiles]:
     thread = StoreThread(settings, io.wakeup_fd, stalled_s=0.2)
     yield TrialFiles(thread, io, cast(Any, world), LEASE, world.folders)
     world.answers.set()
+    world.ledger_answers.set()
     assert io.stop(60.0)
     thread.close()
 
@@ -207,6 +214,25 @@ def test_checkpoints_take_turns_in_two_files_and_the_last_is_packed_at_the_end(w
     settle(files)
     assert len(world.checkpoints) == 4 and world.checkpoints[-1].id == second
     assert files.artifacts == ()
+
+
+def test_older_copy_is_removed_when_a_newer_one_came_during_an_outage_of_the_ledger(
+    world: World, files: TrialFiles
+) -> None:
+    # Given a database that is frozen, so that a statement waits for its deadline
+    world.ledger_answers.clear()
+    world.ledger_error = ServiceUnavailable("frozen")
+    files.take(world.save(1, None, b"x"))
+    assert files.advance()
+    files.take(world.save(2, None, b"xx"))
+    world.ledger_answers.set()
+    eventually(lambda: files.advance() and world.refused, 60, what="the statement has failed")
+
+    world.ledger_error = None
+    settle(files)
+
+    assert [kept.size_bytes for kept in world.checkpoints] == [2]
+    assert list(world.folders.saved.iterdir()) == []
 
 
 def test_files_that_wait_count_to_those_that_a_trial_may_save(world: World, files: TrialFiles) -> None:

@@ -138,11 +138,43 @@ def _add(archive: tarfile.TarFile, folder: Path) -> None:
     archive.add(folder, arcname=".", filter=added)
 
 
+def _extract(packed: tarfile.TarFile, folder: Path) -> None:
+    """Leaves out what leads out of the folder. Python has a filter for that since 3.10.12 and 3.11.4."""
+    if hasattr(tarfile, "data_filter"):
+        packed.extractall(folder, filter=_within)  # noqa: S202 (what the filter "data" refuses is left out)
+    else:  # Debian 12 has 3.11.2
+        packed.extractall(folder, (member for member in packed if _make_harmless(member, folder)))  # noqa: S202
+
+
 def _within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
     try:
         return tarfile.data_filter(member, folder)
     except tarfile.FilterError:
         return None
+
+
+def _make_harmless(member: tarfile.TarInfo, folder: Path) -> bool:
+    """Refuses what `tarfile.data_filter` refuses, asked right before the member is extracted; takes away its owner and
+    special modes. No link is written through, so that names can be compared as text."""
+    places = [os.path.normpath(member.name)]
+    if member.issym():
+        # With each `..` at its beginning: behind a link's name it would lead to what is above that link's target.
+        member.linkname = os.path.normpath(member.linkname)
+        target = os.path.normpath(os.path.join(os.path.dirname(places[0]), member.linkname))  # noqa: PTH118, PTH120
+    elif member.islnk():
+        target = os.path.normpath(member.linkname)
+        places.append(target)
+    elif member.isreg() or member.isdir():
+        target = places[0]
+    else:
+        return False
+    if any(place.split("/", 1)[0] in ("", "..") for place in (*places, target)):
+        return False
+    if any((folder / part).is_symlink() for place in places for part in (Path(place), *Path(place).parents)):
+        return False
+    member.mode = member.mode & 0o755 | (0o700 if member.isdir() else 0o600)
+    member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+    return not member.islnk() or (folder / target).is_file()
 
 
 def unpack(archive: BinaryIO, folder: Path, moved: Moved) -> None:
@@ -153,7 +185,7 @@ def unpack(archive: BinaryIO, folder: Path, moved: Moved) -> None:
     draft.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=cast(BinaryIO, _Counted(archive, moved)), mode="r|") as packed:
-            packed.extractall(draft, filter=_within)  # noqa: S202 (what the filter "data" refuses is left out)
+            _extract(packed, draft)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:

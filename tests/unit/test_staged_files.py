@@ -35,6 +35,22 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(params=[True, False], ids=["3.12", "3.11.2"])
+def has_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Python has filters of archives since 3.10.12 and 3.11.4. Debian 12 has 3.11.2."""
+    extractall = tarfile.TarFile.extractall
+
+    def without(self: tarfile.TarFile, path: str = ".", members: Any = None, *, numeric_owner: bool = False) -> None:
+        extractall(self, path, members, numeric_owner=numeric_owner)
+
+    if not request.param:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        monkeypatch.setattr(tarfile.TarFile, "extractall", without)
+        # What newer ones do by default, these do not.
+        monkeypatch.setattr(tarfile.TarFile, "extraction_filter", lambda self, member, path: member, raising=False)
+    return bool(request.param)
+
+
 def test_a_saved_file_keeps_what_it_was_when_it_was_saved(tmp_path: Path, model: Path) -> None:
     files = StagedFiles(tmp_path / "saved")
     first, second = files.copy(model), files.copy(str(model), "again.keras")
@@ -80,7 +96,7 @@ def test_files_of_a_trial_are_bounded_in_size_and_number(tmp_path: Path, model: 
         many.copy(model, "one more")
 
 
-def test_a_checkpoint_is_packed_once_an_interval_is_over_and_it_has_changed(tmp_path: Path) -> None:
+def test_a_checkpoint_is_packed_once_an_interval_is_over_and_it_has_changed(tmp_path: Path, has_filter: bool) -> None:
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / "step-1").mkdir(parents=True)
     (checkpoints / "step-1" / "weights").write_bytes(b"1")
@@ -100,7 +116,9 @@ def test_a_checkpoint_is_packed_once_an_interval_is_over_and_it_has_changed(tmp_
     assert (tmp_path / "elsewhere" / "attempt-2" / "latest" / "weights").read_bytes() == b"1"
 
 
-def test_links_within_a_checkpoint_lead_to_its_copy_and_what_leads_out_is_left_out(tmp_path: Path) -> None:
+def test_links_within_a_checkpoint_lead_to_its_copy_and_what_leads_out_is_left_out(
+    tmp_path: Path, has_filter: bool
+) -> None:
     folder, target = tmp_path / "attempt-1", tmp_path / "elsewhere" / "attempt-2"
     (folder / "ckpt-5").mkdir(parents=True)
     (folder / "ckpt-5" / "weights").write_bytes(b"5")
@@ -119,7 +137,7 @@ def test_links_within_a_checkpoint_lead_to_its_copy_and_what_leads_out_is_left_o
     assert (target / "latest" / "newest").read_bytes() == b"5"
 
 
-def test_members_of_an_archive_that_lead_out_of_its_folder_are_left_out(tmp_path: Path) -> None:
+def test_members_of_an_archive_that_lead_out_of_its_folder_are_left_out(tmp_path: Path, has_filter: bool) -> None:
     pipe = tarfile.TarInfo("pipe")
     pipe.type = tarfile.FIFOTYPE
     link = tarfile.TarInfo("link")
@@ -135,6 +153,65 @@ def test_members_of_an_archive_that_lead_out_of_its_folder_are_left_out(tmp_path
         *("packed", "target", "target/link", "target/link/through")
     ]
     assert (tmp_path / "target" / "link").is_dir() and not (tmp_path / "target" / "link").is_symlink()
+
+
+def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.mtime = kind, target, 1_000_000_000
+    return made
+
+
+def test_no_member_of_an_archive_reaches_what_is_outside(tmp_path: Path, has_filter: bool) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("not of this trial")
+    inode = outside.stat().st_ino
+    program = tarfile.TarInfo("program")
+    program.mode, program.uid, program.uname, program.mtime = 0o6777, 12345, "daemon", 1_000_000_000
+    members = [
+        program,
+        linked("same", "program", tarfile.LNKTYPE),
+        tarfile.TarInfo(str(outside)),
+        tarfile.TarInfo("a/../../outside"),
+        *(linked(f"link-{index}", target) for index, target in enumerate(("..", "../outside", str(outside), "/"))),
+        linked("hard-1", "../outside", tarfile.LNKTYPE),
+        linked("hard-2", str(outside), tarfile.LNKTYPE),
+        linked("device", "", tarfile.CHRTYPE),
+        # Links that lead out together, and what would be written through them
+        linked("deep/in/side/up", "../../.."),
+        linked("out", "deep/in/side/up/../outside"),
+        tarfile.TarInfo("out"),
+        linked("here", "."),
+        linked("deep/in/above", "../../.."),
+        tarfile.TarInfo("deep/in/above/outside"),
+    ]
+    with tarfile.open(tmp_path / "packed", "w") as packed:
+        for member in members:
+            packed.addfile(member)
+
+    with (tmp_path / "packed").open("rb") as archive:
+        unpack(archive, tmp_path / "target", int)
+
+    assert outside.read_text() == "not of this trial" and outside.stat().st_ino == inode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "packed", "target"]
+    root = (tmp_path / "target").resolve()
+    assert all(path.resolve().is_relative_to(root) for path in root.rglob("*"))
+    found = (root / "program").stat()
+    assert (found.st_mode & 0o7022, found.st_uid, found.st_mtime) == (0, os.getuid(), 1_000_000_000)
+    assert found.st_ino == (root / "same").stat().st_ino
+
+
+def test_hard_link_to_a_link_is_left_out_where_it_would_lead_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    with tarfile.open(tmp_path / "packed", "w") as packed:
+        for member in (linked("a/b/link", "../../file"), linked("moved", "a/b/link", tarfile.LNKTYPE)):
+            packed.addfile(member)
+
+    with (tmp_path / "packed").open("rb") as archive:
+        unpack(archive, tmp_path / "target", int)
+
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["a"]
 
 
 def test_an_archive_that_is_cut_off_makes_no_folder(tmp_path: Path, model: Path) -> None:

@@ -10,11 +10,15 @@ import time
 from collections.abc import Mapping
 
 from highnoon.shared.domain.metric_history import MOST_METRICS, MetricRecorder
-from highnoon.shared.domain.trial import MetricHistory, json_number
+from highnoon.shared.domain.trial import REPEATS, REPEATS_STD, REPEATS_WORST, MetricHistory, json_number
 from highnoon.shared.objective.trial_context import AttemptChannel
 
 SEND_EVERY_S = 2.0
 """A shorter trial sends its curves with its result only."""
+MOST_NAMES = 1_000
+"""Of one trial: the result of a classifier that logs each of 20,000 classes would be longer than a line of its pipe."""
+
+_OURS = frozenset((REPEATS, REPEATS_STD, REPEATS_WORST))
 
 _log = logging.getLogger("highnoon")
 _warned: list[str] = []
@@ -28,6 +32,7 @@ class MetricLog:
         self._send_at = time.monotonic() + SEND_EVERY_S
         self._recorder = MetricRecorder()
         self._logged_at: dict[str, int | None] = {}
+        self._names: set[str] = set()
         self.last: dict[str, float | str] = {}
         """The newest value of each, as JSON has it."""
 
@@ -37,8 +42,11 @@ class MetricLog:
         return before
 
     def keep(self, numbers: Mapping[str, float], step: int | None = None) -> None:
-        """Keeps the newest value of each, by its step where there is one."""
+        """Keeps the newest value of each, by its step where there is one; of the first names only."""
         for name, number in numbers.items():
+            if not self._has_place_for(name):
+                _warn_once("names", "a trial keeps %d metrics, the first that it logs", MOST_NAMES)
+                continue
             last = self._logged_at.get(name)
             if step is None or last is None or step >= last:
                 self.last[name] = json_number(number) or 0.0
@@ -46,9 +54,8 @@ class MetricLog:
 
     def record_curve(self, numbers: Mapping[str, float], step: int | None) -> None:
         """Adds them to their curves. Raises what sending raises."""
-        if not self._recorder.add(numbers, step) and not _warned:
-            _warned.append("curves")
-            _log.warning("log(): a trial has curves of %d metrics; of others the last value is kept", MOST_METRICS)
+        if not self._recorder.add(numbers, step):
+            _warn_once("curves", "a trial has curves of %d metrics; of others the last value is kept", MOST_METRICS)
         now = time.monotonic()
         if now >= self._send_at:
             self._send_at = now + SEND_EVERY_S
@@ -57,3 +64,17 @@ class MetricLog:
     def history(self) -> MetricHistory:
         """The curves so far."""
         return self._recorder.history()
+
+    def _has_place_for(self, name: str) -> bool:
+        if name not in self._names and name not in _OURS:
+            if len(self._names) == MOST_NAMES:
+                return False
+            self._names.add(name)
+        return True
+
+
+def _warn_once(kind: str, sentence: str, number: int) -> None:
+    """One line of each kind per process."""
+    if kind not in _warned:
+        _warned.append(kind)
+        _log.warning(f"log(): {sentence}", number)

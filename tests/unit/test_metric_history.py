@@ -24,7 +24,7 @@ from highnoon.shared.domain.metric_history import (
 )
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.objective import metric_log
+from highnoon.shared.objective import metric_log, trial_pipe
 from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.objective.repetition import Repeats
 from tests.unit.test_execution import RecordingChannel, attempt
@@ -226,3 +226,37 @@ def test_metrics_without_a_curve_are_named_once_in_the_log(
     outcome = attempt(objective)
     assert len(outcome.metric_history) == MOST_METRICS and len(outcome.metrics) == MOST_METRICS + 5
     assert caplog.text.count("curves of 30 metrics") == 1
+
+
+def test_result_of_a_trial_that_logs_thousands_of_names_fits_the_pipe(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_log, "_warned", [])
+
+    def objective(params: dict[str, Any]) -> object:
+        for step in range(2):
+            hn.log(step, **{f"{number}".ljust(100, "\u7814"): 1.1 * step for number in range(21_841)})
+        return {"loss": 1.0, "0".ljust(100, "\u7814"): 7.0, "f1": 0.5}
+
+    outcome = attempt(objective)
+
+    first = ["0".ljust(100, "\u7814"), *(f"{number}".ljust(100, "\u7814") for number in range(1, 1000))]
+    assert (outcome.ending, outcome.value, list(outcome.metrics)) == (Ending.COMPLETED, 1.0, first)
+    assert outcome.metrics[first[0]] == 7.0 and outcome.metrics[first[-1]] == 1.1
+    assert len(json.dumps(outcome.to_json())) < trial_pipe._LONGEST_LINE_BYTES
+    assert caplog.text.count("a trial keeps 1000 metrics") == 1
+
+
+def test_repeats_share_the_names_that_a_trial_keeps() -> None:
+    repeat = iter(range(3))
+
+    def objective(params: dict[str, Any]) -> float:
+        of = next(repeat)
+        hn.log(**{f"{of}/{number}": 0.5 for number in range(700)})
+        return float(of)
+
+    outcome = run_attempt(objective, {}, RecordingChannel(), repeats=Repeats(count=3))
+
+    ours = {"repeats": 3, "repeats_worst": 2.0}
+    assert {name: outcome.metrics[name] for name in ours} == ours
+    assert sum("/" in name for name in outcome.metrics) == 1000

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,22 @@ def leaves_slowly(params: dict[str, Any]) -> float:
             time.sleep(0.02)
 
     atexit.register(upload)
+    return float(params["x"])
+
+
+def leaves_threads(params: dict[str, Any]) -> float:
+    """A thread and a pool work until the file `go` appears, and its `atexit` function needs what both have done."""
+    go, done = Path(os.environ["TEST_GO_FILE"]), []
+
+    def work(name: str) -> None:
+        go.with_name("leaving").touch()
+        while not go.exists():
+            time.sleep(0.02)
+        done.append(name)
+
+    threading.Thread(target=work, args=("thread",)).start()
+    ThreadPoolExecutor(1).submit(work, "pool")
+    atexit.register(lambda: print("done:", sorted(done), flush=True))
     return float(params["x"])
 
 

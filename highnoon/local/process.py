@@ -39,11 +39,12 @@ from highnoon.shared.runtime.processes import (
     die_with_parent,
     end_openmp_threads,
     forget_exit_functions,
-    run_exit_functions,
+    leave,
     tensorflow_has_run,
 )
 
 _RESULT_SENT = 0
+"""The manager has the result by then, and gives this process a few seconds to end."""
 
 _is_trial_process = False
 
@@ -230,12 +231,7 @@ def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], 
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        if exit_status == _RESULT_SENT:
-            run_exit_functions()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        os._exit(exit_status)
+        leave(exit_status, as_interpreter=exit_status == _RESULT_SENT)
 
 
 def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) -> Outcome:

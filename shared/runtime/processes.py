@@ -13,8 +13,10 @@ import io
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -103,12 +105,30 @@ def _prctl(option: int, value: int) -> None:
 def forget_exit_functions() -> None:
     """In a forked child: what its parent has registered for its end, and the files it has open, are not the child's."""
     atexit._clear()
+    # The executors of its parent, whose locks other threads may have held.
+    for module, executors in (("thread", "_threads_queues"), ("process", "_threads_wakeups")):
+        getattr(sys.modules.get(f"concurrent.futures.{module}"), executors, {}).clear()
     gc.freeze()
 
 
-def run_exit_functions() -> None:
-    """What an interpreter does at its end, for a process that ends by `os._exit`: `atexit`, and files left open."""
+def leave(exit_status: int, *, as_interpreter: bool) -> NoReturn:
+    """Ends this process by `os._exit`: unwinding would run the stack of its parent a second time.
+
+    With `as_interpreter` it does before what an interpreter does at its end: waits for threads and executors, runs
+    `atexit`, flushes files left open. That may take for ever: the caller's parent must kill it after a while.
+    """
+    if as_interpreter:
+        _finish()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(exit_status)
+
+
+def _finish() -> None:
     with contextlib.suppress(BaseException):  # they are user code
+        threading._shutdown()  # type: ignore[attr-defined]  # no public function waits for executors too
+    with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     for value in gc.get_objects():
         if type(value) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):

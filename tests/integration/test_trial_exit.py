@@ -48,6 +48,20 @@ def test_lease_is_renewed_while_a_trial_leaves_and_its_result_stands(tmp_path: P
     assert outcome.exit_status == 0, "it had its time to leave"
 
 
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_threads_of_a_trial_finish_their_work_before_its_exit_functions_run(tmp_path: Path, isolation: str) -> None:
+    outcome = begin(tmp_path, "leaves_threads", isolation=isolation).watch(Leaving(folder=tmp_path), kill_grace_s=20.0)
+    assert (outcome.ending, outcome.value, outcome.exit_status) == (Ending.COMPLETED, 1.0, 0)
+    assert "done: ['pool', 'thread']" in outcome.log_tail
+
+
+def test_threads_that_do_not_end_are_killed_after_the_grace_period_and_the_result_stands(tmp_path: Path) -> None:
+    attempt = begin(tmp_path, "leaves_threads")
+    outcome = attempt.watch(Leaving(folder=tmp_path, may_end=False), kill_grace_s=0.5)
+    assert (outcome.ending, outcome.value, outcome.exit_status) == (Ending.COMPLETED, 1.0, None)
+    assert attempt.has_ended
+
+
 def test_lost_lease_ends_a_trial_that_leaves_and_its_result_is_not_changed(tmp_path: Path) -> None:
     diary = Leaving(folder=tmp_path, wish=LOST, may_end=False)
     attempt = begin(tmp_path, "leaves_slowly")

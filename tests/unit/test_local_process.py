@@ -11,14 +11,17 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 import highnoon as hn
+from highnoon.local import trial as local_trial
 from highnoon.local.process import Launcher, Task, TrialProcess
 from highnoon.local.study_channel import StudyChannel
 from highnoon.local.trial import LocalTrial, final_outcome, wait_for_ended
@@ -52,6 +55,7 @@ def a_task() -> Task:
         memory=MemoryWishes(),
         repeats=Repeats(seed=1),
         saved=Path("unused"),
+        checkpoints=None,
     )
 
 
@@ -190,6 +194,53 @@ def test_trial_that_takes_long_to_leave_does_not_hold_up_the_others(tmp_path: Pa
     manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=2, n_jobs=2, show_progress=False)
 
     assert manager.trials[1].value < 2
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_threads_of_a_trial_finish_their_work_before_its_process_ends(tmp_path: Path, isolation: str) -> None:
+    working, go = tmp_path / "working", tmp_path / "go"
+
+    def work(name: str) -> None:
+        working.touch()
+        while not go.exists():
+            time.sleep(0.01)
+        (tmp_path / name).touch()
+
+    def objective(params: dict[str, Any]) -> float:
+        if params["x"] == 0:
+            threading.Thread(target=work, args=("thread",)).start()
+            ThreadPoolExecutor(1).submit(work, "pool")
+            return 0.0
+        while not working.exists():
+            time.sleep(0.01)
+        hn.should_prune()  # the other one's result has been read then
+        go.touch()
+        return 0.0
+
+    manager = hn.HPOTrialManager("digits", storage=f"sqlite:///{tmp_path}/hpo.db", isolation=isolation)
+    for x in range(2):
+        manager.enqueue({"x": x})
+    manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=2, n_jobs=2, show_progress=False)
+
+    assert (tmp_path / "thread").exists() and (tmp_path / "pool").exists()
+
+
+def test_copy_of_a_program_does_not_wait_for_the_programs_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_trial, "_EXIT_S", 60.0)
+    go = threading.Event()
+    with ThreadPoolExecutor(1) as threads, ProcessPoolExecutor(1) as processes:
+        threads.submit(go.wait)
+        processes.submit(abs, 1).result()
+        began = time.monotonic()
+        try:
+            manager = hn.HPOTrialManager("digits", isolation="fork")
+            manager.optimize(lambda params: 0.0, {"x": ("int", 0, 1)}, n_trials=1, show_progress=False)
+        finally:
+            go.set()
+        assert processes.submit(abs, -2).result() == 2
+    assert time.monotonic() - began < 30
 
 
 def test_trial_that_was_killed_ends_while_a_process_of_it_still_reports(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ of the supervisor (`perform`).
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing.process
 import os
 import signal
@@ -36,12 +35,13 @@ from highnoon.shared.objective.seeds import seed_libraries, seed_python
 from highnoon.shared.objective.staged_files import NO_CHECKPOINTS, SavingLimits, StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.logs import configure
-from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, run_exit_functions
+from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, leave
 from highnoon.workers import kernel
 from highnoon.workers.trial.confinement import Confinement, begun, confine
 from highnoon.workers.trial.script import become_script, borrowed, loggers_as_configured
 
 _RESULT_SENT = 0
+"""The supervisor has the result by then, and gives this process HIGHNOON_KILL_GRACE_S to end."""
 
 NO_SPACE = (
     "the study has no search_space, and its objective takes no trial: write a search_space, or name the objective's "
@@ -123,7 +123,7 @@ def run_forked(
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        _leave(exit_code)
+        leave(exit_code, as_interpreter=exit_code == _RESULT_SENT)
 
 
 def _awaited(orders: socket.socket) -> list[int]:
@@ -148,7 +148,7 @@ def spawned(descriptor: int, parent: int) -> NoReturn:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        _leave(exit_code)
+        leave(exit_code, as_interpreter=exit_code == _RESULT_SENT)
 
 
 def _run(end: socket.socket, ruleset: int | None = None, joined: str | None = None) -> int:
@@ -285,16 +285,3 @@ def _system_exit(status: object = None, /) -> NoReturn:
 
 def _cause_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error.__cause__))[-8000:] if error.__cause__ is not None else ""
-
-
-def _leave(exit_code: int) -> NoReturn:
-    """Its supervisor has the result by now, and gives it HIGHNOON_KILL_GRACE_S to end."""
-    if exit_code == _RESULT_SENT:
-        run_exit_functions()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue
-    gc.disable()
-    os._exit(exit_code)

@@ -29,6 +29,8 @@ from highnoon.shared.objective.trial_context import AttemptChannel, bound
 _log = logging.getLogger("highnoon")
 _warned: set[str] = set()
 """Kinds of warnings that this process has logged."""
+_MOST_STEPS = 100_000
+"""Of one trial, compared for a warning: a trial that reports each batch would fill its memory with them."""
 
 CHECKPOINT_VARIABLE = "HIGHNOON_CHECKPOINT_DIR"
 """Of a worker's trial process: the folder of its checkpoints."""
@@ -86,7 +88,8 @@ class RunningTrial:
             _warn_once(f"step {given.step} was reported before in this trial: the first value of a step stays")
         elif math.isnan(given.value):
             _warn_once(f"the value reported at step {given.step} is NaN, which pruners take for the worst")
-        self._steps.add(given.step)
+        if len(self._steps) < _MOST_STEPS:
+            self._steps.add(given.step)
 
     def should_prune(self) -> bool:
         """The decision of the study's pruner, which compares first repeats."""

@@ -85,6 +85,26 @@ def test_warns_once_of_steps_reported_twice_and_of_reports_that_are_no_number(
     ]
 
 
+def test_steps_are_compared_up_to_a_number_that_memory_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running_trial, "_warned", set())
+    monkeypatch.setattr(running_trial, "_MOST_STEPS", 3)
+
+    def reports(*steps: int) -> Objective:
+        def objective(params: dict[str, Any]) -> float:
+            for step in steps:
+                current.channel().report(1.0, step)
+            return 1.0
+
+        return objective
+
+    attempt(reports(0, 1, 2, 3, 4, 4))
+    assert caplog.messages == []
+    attempt(reports(0, 1, 2, 3, 4, 1))
+    assert caplog.messages == ["report(): step 1 was reported before in this trial: the first value of a step stays"]
+
+
 class Hostile:
     """A value that raises from every special method that might look at it."""
 

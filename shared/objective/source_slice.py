@@ -51,7 +51,10 @@ class _Statement:
 
     def replaces(self, name: str) -> bool:
         """True when no earlier binding of the name matters any more."""
-        plain = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
+        if isinstance(self.node, ast.Import):
+            # Without one, `import package.data` and `import package` bind the same module, which keeps its parts.
+            return any(alias.asname == name for alias in self.node.names)
+        plain = ast.FunctionDef | ast.ClassDef | ast.ImportFrom | ast.Assign | ast.AnnAssign
         return isinstance(self.node, plain) and name in self.binds and name not in self.uses
 
 

@@ -67,6 +67,19 @@ def test_a_cell_that_was_run_again_counts_once_and_changes_are_kept() -> None:
     assert names["objective"]({}) == 7  # type: ignore[operator]
 
 
+def test_each_import_of_a_part_of_a_package_travels() -> None:
+    taken = needed("""
+        import xml.dom
+        import xml.sax as parser
+        import xml.etree
+        import xml
+        import json as parser
+        def objective(params): return xml.dom.Node, xml.etree, parser.dumps
+    """)
+    imports = [line for line in taken.split("\n") if line.startswith("import")]
+    assert imports == ["import xml.dom", "import xml.etree", "import xml", "import json as parser"]
+
+
 def test_changes_within_loops_and_blocks_are_kept() -> None:
     taken = needed("""
         import os

@@ -216,10 +216,15 @@ class StudySpec(Strict):
         both_unscored = self.scoring.terms is None and other.scoring.terms is None
         return [key for key in different if key != "lambda_efficiency" or not both_unscored]
 
-    def has_space_of(self, other: StudySpec) -> bool:
-        """Whether both have the same points, as far as their spaces decide."""
+    def grid_changes(self, other: StudySpec) -> list[str]:
+        """The keys by which its grid has other points than `other` at the same numbers; none where it is no grid."""
+        if not self.sampler.is_exhaustive:
+            return []
         mine, theirs = self.to_json(), other.to_json()
-        return all(_canonical(mine[key]) == _canonical(theirs[key]) for key in ("search_space", "param_constraints"))
+        keys = ["sampler", "search_space", "param_constraints"]
+        if self.sampler.name == "brute_force":
+            keys.append("seed")  # of its order
+        return [key for key in keys if _canonical(mine[key]) != _canonical(theirs[key])]
 
 
 def validate(written: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem]]:

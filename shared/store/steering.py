@@ -122,11 +122,13 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
     values = {name: choice(value) for name, value in given.items()}
     params = {**trial.params, **{name: value for name, value in values.items() if name in spec.search_space}}
     further = {name: value for name, value in values.items() if name not in spec.search_space}
-    if spec.sampler.is_exhaustive and access.studies.counts(record.id).by_state.get(TicketState.CANCELLED):
-        raise StudyConflict(
-            f"study {record.name!r} has points of its grid left, which come first: "
-            "submit STUDY_FILE --n-trials N runs them"
-        )
+    if spec.sampler.is_exhaustive:
+        points, _ = trials_of(spec.model_copy(update={"n_trials": MOST_TRIALS}))
+        if access.studies.count_first(record.id, points) < points:
+            raise StudyConflict(
+                f"study {record.name!r} has points of its grid left, which come first: "
+                "submit STUDY_FILE --n-trials N runs them"
+            )
     study.enqueue_extension(params, Extension(of=number, checkpoint=checkpoint, settings=further))
     details = {"trial": number, "set": values}
     added = access.studies.add_trials(

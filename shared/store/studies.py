@@ -226,6 +226,12 @@ class Studies:
                 by_ending[ending] += count
         return StudyCounts(by_state=by_state, by_ending=by_ending, attempts=sum(row[3] for row in rows))
 
+    def count_first(self, study_id: int, count: int) -> int:
+        """How many of its first `count` tickets there are, without those that were dropped."""
+        of_study = tickets.c.study_id == study_id, tickets.c.ordinal < count, tickets.c.state != TicketState.CANCELLED
+        ((found,),) = self._db.rows(select(func.count()).select_from(tickets).where(*of_study))
+        return int(found)
+
     def best_value(self, study_id: int, *, maximize: bool) -> float | None:
         """The best value of a completed ticket; None before the first."""
         best = func.max(tickets.c.value) if maximize else func.min(tickets.c.value)

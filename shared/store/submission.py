@@ -73,16 +73,18 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
         raise StudyConflict(f"study {spec.name!r} was cancelled: give the new one another name")
     if not access.store.exists(spec.name):
         raise StudyConflict(f"study {spec.name!r} was deleted in Optuna: give the new one another name")
-    if spec.sampler.is_exhaustive and spec.sampler.name == before.sampler.name and not spec.has_space_of(before):
+    spec = _with_seed(spec, before.seed or 0)
+    trials, note = trials_of(spec)
+    counts = access.studies.counts(known.id)
+    changes = spec.grid_changes(before)
+    if changes and (counts.attempts or counts.total > trials):
         raise StudyConflict(
-            f"study {spec.name!r} exists and has another search_space, whose grid its trials go through by number: "
-            "give this one another name, or undo the change"
+            f"study {spec.name!r} exists and has another {' and another '.join(changes)}: its trials would skip or "
+            "repeat points of a grid by number; give this one another name, or undo the change"
         )
     access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
-    spec = _with_share(_with_bundle(_with_seed(spec, before.seed or 0), before), before)
-    trials, note = trials_of(spec)
+    spec = _with_share(_with_bundle(spec, before), before)
     note = _with_extras(note, spec)
-    counts = access.studies.counts(known.id)
     is_ending = known.state is StudyState.FINISHED or known.stop_reason is not None
     if is_ending and (counts.closed >= trials or spec == before):
         return Submission(record=known, spec=spec, trials=counts.total, added=0, joined=True, note=note)

@@ -6,13 +6,21 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 from sqlalchemy import insert, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from highnoon.shared.domain.errors import InvalidInput, SchemaMismatch, ServiceRefused, ServiceUnavailable, UnknownStudy
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    SchemaMismatch,
+    ServiceRefused,
+    ServiceUnavailable,
+    StudyConflict,
+    UnknownStudy,
+)
 from highnoon.shared.domain.lease import Disposition
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, WorkerState
 from highnoon.shared.domain.study import StudySpec
@@ -414,3 +422,51 @@ def test_a_large_submission_is_analyzed_at_once(ledger: Ledger) -> None:
     ledger.study(5_000)
     known = text("SELECT reltuples FROM pg_class WHERE oid = 'hn_tickets'::regclass")
     assert ledger.database.call(known) == 5_000
+
+
+GRID: dict[str, Any] = {"name": "digits", "objective": "a:b", "search_space": {"x": ["uniform", 0.0, 1.0]}, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "changed", "named"),
+    [
+        ({"sampler": {"name": "grid", "points": 3}}, {"sampler": {"name": "grid", "points": 5}}, "sampler"),
+        ({"sampler": "tpe"}, {"sampler": {"name": "grid", "points": 5}}, "sampler"),
+        ({"sampler": "grid"}, {"search_space": {"x": ["int", 0, 8]}}, "search_space"),
+        ({"sampler": "grid"}, {"param_constraints": ["x > 2"]}, "param_constraints"),
+        ({"sampler": "brute_force"}, {"seed": 7}, "seed"),
+    ],
+)
+def test_a_grid_that_would_skip_or_repeat_points_is_refused_once_a_trial_has_begun(
+    ledger: Ledger, before: dict[str, Any], changed: dict[str, Any], named: str
+) -> None:
+    if before["sampler"] in ("grid", "brute_force"):
+        before = {**before, "search_space": {"x": ["int", 0, 9]}}
+    first = {**GRID, "n_trials": 3, **before}
+    again = {**first, "n_trials": 5, **changed}
+
+    study = submit(StudySpec.from_json(first), ledger.access).record
+    ledger.start(*ledger.control.dispatch(study.id, 1))
+    with pytest.raises(StudyConflict, match=f"has another {named}.*points of a grid by number"):
+        submit(StudySpec.from_json(again), ledger.access)
+
+    # Before its first trial no point has been tried
+    submit(StudySpec.from_json({**first, "name": "unbegun"}), ledger.access)
+    assert submit(StudySpec.from_json({**again, "name": "unbegun"}), ledger.access).trials == 5
+
+
+def test_a_grid_gets_more_trials_also_without_its_seed_and_its_seed_matters_to_brute_force_only(
+    ledger: Ledger,
+) -> None:
+    for sampler, changed in (("grid", {"seed": 7}), ("brute_force", {"seed": None})):
+        space = {"x": {"type": "float", "low": 0.0, "high": 9.0, "step": 1.0}}
+        written = {**GRID, "name": sampler, "sampler": sampler, "search_space": space, "n_trials": 3}
+        study = submit(StudySpec.from_json(written), ledger.access).record
+        ledger.start(*ledger.control.dispatch(study.id, 1))
+        assert submit(StudySpec.from_json({**written, **changed, "n_trials": 5}), ledger.access).added == 2
+
+
+def test_a_study_with_more_trials_than_a_grid_has_points_does_not_become_that_grid(ledger: Ledger) -> None:
+    submit(StudySpec.from_json({**GRID, "n_trials": 6}), ledger.access)
+    with pytest.raises(StudyConflict, match="has another sampler"):
+        submit(StudySpec.from_json({**GRID, "n_trials": 6, "sampler": {"name": "grid", "points": 5}}), ledger.access)

@@ -266,6 +266,28 @@ def test_the_points_of_a_grid_that_a_limit_has_dropped_come_first(ledger: Ledger
         extend_trial(ledger.access, ledger.studies.get("digits"), 0, {})
 
 
+def test_the_points_of_a_grid_that_were_not_asked_for_yet_come_first(ledger: Ledger, store: FileStore) -> None:
+    study = study_of(ledger, 1, sampler="grid", search_space={"x": ["categorical", [0.25, 0.75]]})
+    with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+    with pytest.raises(StudyConflict, match="submit STUDY_FILE --n-trials N runs them"):
+        extend_trial(ledger.access, ledger.studies.get("digits"), 0, {})
+    assert len(ledger.tickets(study)) == 1
+
+
+def test_longer_trainings_of_a_grid_that_a_limit_has_dropped_may_be_asked_for_again(
+    ledger: Ledger, store: FileStore
+) -> None:
+    study = study_of(ledger, 1, sampler="grid", search_space={"x": ["categorical", [0.25]]})
+    with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+    extend_trial(ledger.access, study, 0, {"epochs": 9})
+    version = ledger.studies.get("digits").spec_version
+    assert ledger.control.stop(study.id, "timeout", spec_version=version)
+
+    extend_trial(ledger.access, ledger.studies.get("digits"), 0, {"epochs": 20})
+    extension = started(ledger, ledger.tickets(study)[1]).extension
+    assert extension is not None and extension.settings == {"epochs": 9}, "the oldest first"
+
+
 def test_a_longer_training_survives_its_json() -> None:
     one = Extension(of=3, checkpoint=Checkpoint(id="c", attempt=2, size_bytes=5, sha256="ab"), settings={"epochs": 9})
     assert Extension.from_json(one.to_json()) == one

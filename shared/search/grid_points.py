@@ -15,12 +15,16 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.presampling import Sampled
 
+_MOST_KEPT = 200
+"""Values of all parameters together that trials carry."""
+
 
 class Grid:
     """A grid's points by ordinal, in the order of `shared.domain.grid.grid`.
 
     Not sampled: the ticket's ordinal is the point, so none comes twice or is left out. The trials carry the attributes
-    of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited.
+    of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited,
+    unless the values are many: each trial has all of them.
     """
 
     def __init__(
@@ -72,10 +76,11 @@ class Grid:
         for name, values in reversed(self._values.items()):
             rest, index = divmod(rest, len(values))
             params[name] = values[index]
-        return Sampled(
-            params={name: params[name] for name in self._names},
-            system_attrs={"grid_id": self._optuna_id(ordinal), "search_space": self._values},
-        )
+        params = {name: params[name] for name in self._names}
+        if sum(map(len, self._values.values())) > _MOST_KEPT:
+            return Sampled(params=params)
+        attrs = {"grid_id": self._optuna_id(ordinal), "search_space": self._values}
+        return Sampled(params=params, system_attrs=attrs)
 
     def _optuna_id(self, ordinal: int) -> int:
         """GridSampler shuffles the same product by seed 0 and counts in that order; a list shuffles by its length."""

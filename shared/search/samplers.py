@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import optuna.samplers
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import (
@@ -20,14 +21,10 @@ from optuna.pruners import (
     ThresholdPruner,
     WilcoxonPruner,
 )
-from optuna.samplers import (
-    BaseSampler,
-    CmaEsSampler,
-    GPSampler,
-    NSGAIIISampler,
-    NSGAIISampler,
-    RandomSampler,
-)
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler
+from optuna.samplers._ga import BaseGASampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.pruner_spec import PrunerSpec
@@ -94,6 +91,27 @@ def depends_on_steps(spec: PrunerSpec) -> bool:
     wrapped = spec.options.get("wrapped")
     is_inner = wrapped is not None and depends_on_steps(PrunerSpec.model_validate(wrapped))
     return is_inner or (missing is not None and missing not in spec.options)
+
+
+class _TwoParents(BaseGASampler):
+    """Draws at random where a generation has a single parent: bounds that were narrowed may leave no other one.
+
+    A crossover needs two, and Optuna's raises ValueError.
+    """
+
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """None, or at least two."""
+        parents = super().get_parent_population(study, generation)
+        return parents if len(parents) > 1 else []
+
+
+# With the names of Optuna's classes, which are in the attributes of trials: either goes on with what the other began.
+class NSGAIISampler(_TwoParents, optuna.samplers.NSGAIISampler):
+    """NSGA-II."""
+
+
+class NSGAIIISampler(_TwoParents, optuna.samplers.NSGAIIISampler):
+    """NSGA-III."""
 
 
 _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {

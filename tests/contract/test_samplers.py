@@ -257,6 +257,28 @@ def test_a_genetic_algorithm_breeds_from_the_best_of_a_generation(optuna_store: 
     assert sum(distances[-8:]) < sum(distances[:8])
 
 
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3"])
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_genetic_algorithm_whose_parents_are_out_of_bounds_draws_at_random(sampler: str, left: int) -> None:
+    # Given the second generation of a study, and bounds that leave few of the first one
+    store = OptunaStore(None)
+    store.create_study("digits", "minimize")
+    wide = spec_of(SamplerSpec(name=sampler, options={"population_size": 10}), {"x": Float(low=0.0, high=1.0)}, seed=2)
+    study = store.open(wide)
+    for ordinal in range(15):
+        asked = study.start_trial(ordinal=ordinal)
+        study.finish_trial(asked.trial_id, completed(float(str(asked.params["x"]))))
+    first = sorted(float(trial.params["x"]) for trial in study.optuna_study.get_trials()[:10])
+    low, high = (first[0] / 3, first[0] / 2) if left == 0 else (first[0], first[left - 1] + 1e-9)
+
+    narrow = store.open(wide.model_copy(update={"search_space": {"x": Float(low=low, high=high)}}))
+
+    for ordinal in range(15, 35):
+        asked = narrow.start_trial(ordinal=ordinal)
+        assert low <= float(str(asked.params["x"])) <= high
+        narrow.finish_trial(asked.trial_id, completed(float(str(asked.params["x"]))))
+
+
 def test_brute_force_tries_each_point_once_in_another_order_than_a_grid(optuna_store: OptunaStore) -> None:
     space: SearchSpace = {"n": Int(low=1, high=6), "a": Categorical(choices=("x", True))}
     optuna_store.create_study("digits", "minimize")
@@ -314,6 +336,13 @@ def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaS
     assert theirs.is_exhausted(study.optuna_study)
     with pytest.raises(SpaceExhausted):
         study.start_trial(ordinal=6)
+
+
+def test_trials_of_a_large_grid_do_not_keep_all_of_its_values() -> None:
+    for count, kept in ((200, {"grid_id", "search_space"}), (201, set())):
+        spec = spec_of(SamplerSpec(name="brute_force"), {"n": Int(low=1, high=count)}, n_trials=count)
+        grid = Grid.of(spec)
+        assert grid is not None and grid.point(3).system_attrs.keys() == kept
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class SnapshotReader:
         """The load as it is, or marked as faulty."""
         study = load.study
         sound = self._faults.isolate("specification", study.id, study.name, lambda: self._with_checked_spec(load))
-        if sound is not None and self._faults.of_plugin(load) is not None:
+        if sound is not None and self._faults.is_of_plugin(load):
             return replace(load, fault="plug-in")
         return sound or replace(load, fault="specification")
 

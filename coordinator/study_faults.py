@@ -13,7 +13,7 @@ from typing import TypeVar
 from highnoon.coordinator.cluster_metrics import Counters
 from highnoon.shared.domain.errors import HighNoonError, RowLocked, ServiceError
 from highnoon.shared.runtime.logs import logfmt
-from highnoon.shared.store.control import PLUGIN_FAULT, Control
+from highnoon.shared.store.control import DECLINED_FAULT, PLUGIN_FAULT, Control
 from highnoon.shared.store.snapshot_rows import StudyLoad
 
 _log = logging.getLogger("highnoon.coordinator.study_faults")
@@ -33,7 +33,7 @@ class StudyFaults:
         self._control = control
         self._counters = counters
         self._found: dict[int, dict[str, tuple[str, float]]] = {}
-        self._of_plugins: dict[int, tuple[str, int, float]] = {}
+        self._of_workers: dict[int, tuple[str, int, float]] = {}
 
     def isolate(self, during: str, study_id: int | None, name: str | None, step: Callable[[], T]) -> T | None:
         """What `step` returns, or None when it failed, which is reported. Only a service that is away ends the tick."""
@@ -54,19 +54,23 @@ class StudyFaults:
         self._found = {load.study.id: self._fresh(load.study.id) for load in loads}
         for load in loads:
             texts = [f"{during}: {text}" for during, (text, _) in sorted(self._found[load.study.id].items())]
-            fault = "; ".join(texts)[:_MOST_CHARACTERS] or self.of_plugin(load)
+            fault = "; ".join(texts)[:_MOST_CHARACTERS] or self._of_worker(load)
             if fault != load.study.fault:
                 self._control.record_fault(load.study.id, fault)
 
-    def of_plugin(self, load: StudyLoad) -> str | None:
-        """What a worker found wrong with its sampler or pruner; forgotten after a while, so that it is tried again."""
+    def is_of_plugin(self, load: StudyLoad) -> bool:
+        """Whether a worker found its sampler or pruner wrong; no longer after a while, so that it is tried again."""
+        return (self._of_worker(load) or "").startswith(PLUGIN_FAULT)
+
+    def _of_worker(self, load: StudyLoad) -> str | None:
+        """What a worker found wrong; forgotten unless it is found again."""
         study, fault = load.study, load.study.fault or ""
-        if not fault.startswith(PLUGIN_FAULT):
-            self._of_plugins.pop(study.id, None)
+        if not fault.startswith((PLUGIN_FAULT, DECLINED_FAULT)):
+            self._of_workers.pop(study.id, None)
             return None
-        known = self._of_plugins.get(study.id)
+        known = self._of_workers.get(study.id)
         if known is None or known[0] != fault:
-            known = self._of_plugins[study.id] = fault, study.spec_version, time.monotonic()
+            known = self._of_workers[study.id] = fault, study.spec_version, time.monotonic()
         _, version, since = known
         return fault if version == study.spec_version and time.monotonic() - since < _SHOWN_S else None
 

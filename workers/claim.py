@@ -55,6 +55,9 @@ _UNUSABLE_S = 10.0
 _PLUGIN_AGAIN_S = 30.0
 """How long a study waits here whose own sampler or pruner has failed: each try may cost seconds."""
 
+_REPORTED_AGAIN_S = 30.0
+"""Between two records of a fault for which tickets are declined: the coordinator forgets it after a minute."""
+
 _NOT_CONFINED = (
     "this node confines trials (HIGHNOON_CONFINE_TRIALS=require), and a sampler or pruner of the study's own cannot be "
     "confined; use one of the built-in ones, or a node without it"
@@ -111,7 +114,7 @@ class Claims:
         self._code = CodeGate(node.settings, Bundles(database))
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
-        self._reported: set[tuple[int, int]] = set()
+        self._reported: dict[tuple[int, int], float] = {}
         self._control = Control(database)
         self._plugins_wait: dict[tuple[int, int], float] = {}
 
@@ -237,9 +240,8 @@ class Claims:
         """Never raises for a database: an attempt may have started, and its lease must not be lost."""
         self._plugins_wait[candidate.study_id, candidate.spec_version] = time.monotonic() + _PLUGIN_AGAIN_S
         self._event("plugin_failed", candidate, reason=fault)
-        at = f"{self._node.host}, {time.strftime('%H:%M:%S')}"
         with suppress(HighNoonError):
-            self._control.record_plugin_fault(candidate.study_id, f"{storable(fault)} ({at})")
+            self._control.record_plugin_fault(candidate.study_id, self._here_and_now(fault))
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
         with self._telemetry.step("sample"):
@@ -271,14 +273,24 @@ class Claims:
             )
 
     def _report_unusable(self, candidate: Candidate, error: Exception) -> None:
-        """Once for each version of a study: a newer node may start its ticket, or this one after a change."""
+        """Logged once for each version of a study: a newer node may start its ticket, or this one after a change.
+
+        For people the study keeps it as long as it lasts.
+        """
         key = candidate.study_id, candidate.spec_version
-        if key in self._reported:
-            return
-        self._reported.add(key)
-        self._event("declined", candidate, reason=error)
-        if not isinstance(error, HighNoonError):
-            _log.error("the fault behind it", exc_info=error)
+        reported_at = self._reported.get(key)
+        if reported_at is None:
+            self._event("declined", candidate, reason=error)
+            if not isinstance(error, HighNoonError):
+                _log.error("the fault behind it", exc_info=error)
+        if reported_at is None or time.monotonic() >= reported_at + _REPORTED_AGAIN_S:
+            self._reported[key] = time.monotonic()
+            described = str(error) if isinstance(error, HighNoonError) else f"{type(error).__name__}: {error}"
+            with suppress(HighNoonError):
+                self._control.record_declined(candidate.study_id, self._here_and_now(described))
+
+    def _here_and_now(self, fault: str) -> str:
+        return f"{storable(fault)} ({self._node.host}, {time.strftime('%H:%M:%S')})"
 
     def _event(self, action: str, candidate: Candidate, **fields: object) -> None:
         ids = {"study": candidate.study_name, "ticket": candidate.ticket_id, "worker": self._node.worker_id[:8]}

@@ -68,8 +68,8 @@ def limit_met(
 ) -> str | None:
     """The limit of the written study that is met, by its key; None while none is.
 
-    `recent_endings` are newest first, at least as many as `failure_limit`; `since_best` counts the trials that
-    have ended since the best one.
+    `recent_endings` are newest first, as many as `failure_limit` without cancelled ones; `since_best` counts the trials
+    that have ended since the best one.
     """
     timeout_s = spec.get("timeout")
     if timeout_s is not None and age_s >= timeout_s:
@@ -80,7 +80,8 @@ def limit_met(
         if best_value >= target if maximizes else best_value <= target:
             return "target_value"
     most = failure_limit(spec)
-    recent = recent_endings[:most]
+    # What a person has stopped says nothing about the others.
+    recent = [ending for ending in recent_endings if ending is not Ending.CANCELLED][:most]
     if most and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
         is_own = spec.get("max_failures_in_a_row") is not None
         if is_own or (not has_success and not set(recent) - OWN_FAILURES):

@@ -20,8 +20,8 @@ from highnoon.shared.store.snapshot_queries import first_waiting
 _MOST_DROPPED = 20_000
 """Tickets that one statement cancels: within its deadline also where a study of a million is stopped early."""
 
-PLUGIN_FAULT = "plug-in "
-"""How a fault begins that a worker found, and not the coordinator."""
+PLUGIN_FAULT, DECLINED_FAULT = "plug-in ", "declined: "
+"""How a fault begins that a worker found, and not the coordinator. The second one holds nothing up."""
 
 
 class Control:
@@ -118,6 +118,10 @@ class Control:
     def record_plugin_fault(self, study_id: int, fault: str) -> None:
         """Keeps what is wrong with a study's own sampler or pruner: nothing of it is started for a while."""
         self.record_fault(study_id, f"{PLUGIN_FAULT}{fault}")
+
+    def record_declined(self, study_id: int, fault: str) -> None:
+        """Keeps why a worker could not start a ticket of the study; another one may."""
+        self.record_fault(study_id, f"{DECLINED_FAULT}{fault}")
 
     def record_fault(self, study_id: int, fault: str | None) -> None:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""

@@ -67,7 +67,7 @@ _RECENT_ENDINGS = text(
     """
     select s.id, array(
         select t.ending from hn_tickets t
-        where t.study_id = s.id and t.state = 'closed' and t.closed_at >= s.started_at
+        where t.study_id = s.id and t.state = 'closed' and t.closed_at >= s.started_at and t.ending <> 'cancelled'
         order by t.closed_at desc limit wanted.count) as endings
     from unnest(cast(:studies as bigint[]), cast(:counts as integer[])) as wanted (study_id, count)
     join hn_studies s on s.id = wanted.study_id
@@ -160,7 +160,7 @@ class SnapshotQueries:
     def recent_endings(self, counts: Mapping[int, int]) -> dict[int, list[str]]:
         """By study: how its last tickets ended since its clock began, newest first, as many as `counts` has for it.
 
-        As they are stored.
+        As they are stored; without those that a person has stopped.
         """
         found = self._db.rows(_RECENT_ENDINGS, studies=list(counts), counts=list(counts.values()))
         return {row.id: row.endings for row in found}

@@ -128,6 +128,18 @@ def test_best_values_and_recent_endings_of_several_studies(
     assert len(endings[low.id]) == 2 and endings[empty.id] == []
 
 
+def test_trials_that_a_person_has_stopped_are_no_recent_endings(
+    access: Access, control: Control, snapshot: SnapshotQueries
+) -> None:
+    record = study(access, n_trials=4)
+    control.dispatch(record.id, 1)
+    close_all(access, record, Ending.FAILED)
+    with access.database.transaction() as connection:
+        stopped = update(tickets).where(tickets.c.ordinal > 1)
+        connection.execute(stopped.values(ending=Ending.CANCELLED, closed_at=db_now() + 5.0))
+    assert snapshot.recent_endings({record.id: 2}) == {record.id: [Ending.FAILED] * 2}
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_study_that_reached_its_target_goes_on_with_added_trials_until_one_of_them_reaches_it(
     access: Access, control: Control, direction: str
@@ -298,6 +310,27 @@ def test_fault_is_kept_until_it_is_mended(access: Access, control: Control, snap
     assert access.studies.get("digits").fault == "specification: timeout: not a number"
     control.record_fault(record.id, None)
     assert snapshot.faults() == {}
+
+
+def test_fault_for_which_workers_decline_tickets_is_shown_for_a_minute_and_holds_nothing_up(
+    access: Access, control: Control, snapshot: SnapshotQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("highnoon.coordinator.study_faults.time.monotonic", lambda: now[0])
+    record = study(access)
+    control.record_declined(record.id, "ValueError: unreadable (node-a, 12:00:00)")
+    queues: Any = SimpleNamespace(depths=lambda: None)
+    faults = StudyFaults(control, Counters())
+    reader = SnapshotReader(load_settings({}), database=access.database, queues=queues, faults=faults)
+    for now[0], shown in (
+        (1000.0, {"digits": "declined: ValueError: unreadable (node-a, 12:00:00)"}),
+        (1059.0, {"digits": "declined: ValueError: unreadable (node-a, 12:00:00)"}),
+        (1061.0, {}),
+    ):
+        (load,) = reader.read(steady_s=30.0).loads
+        assert load.fault is None, "another node may start its tickets"
+        faults.keep([load])
+        assert snapshot.faults() == shown
 
 
 @pytest.mark.parametrize(("direction", "later"), [("minimize", 3), ("maximize", 2)])

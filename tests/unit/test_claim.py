@@ -57,6 +57,7 @@ class World:
     answers: list[object] = field(default_factory=list)
     calls: list[object] = field(default_factory=list)
     closed: list[Study] = field(default_factory=list)
+    faults: list[tuple[int, str]] = field(default_factory=list)
 
     def look(self, ticket_id: int) -> Candidate | None:
         self.calls.append("look")
@@ -79,6 +80,9 @@ class World:
 
     def notify(self) -> None:
         self.calls.append("notify")
+
+    def record_declined(self, study_id: int, fault: str) -> None:
+        self.faults.append((study_id, fault))
 
 
 LEASE = Lease(
@@ -127,7 +131,7 @@ def claims(world: World, tmp_path: Path) -> Claims:
     node.folder.mkdir(parents=True)
     database = Database("postgresql://nobody@127.0.0.1:1/nowhere")
     claims: Any = Claims(node, database, cast(Any, world), SlotStates(tmp_path), Telemetry(None))
-    claims._attempts = world
+    claims._attempts = claims._control = world
     claims._store = Stub(open=lambda _: Study(world))
     claims._code = Stub(pass_or_refuse=lambda _: Code(folder=None))
     claims._admission = Stub(admit=lambda *_, **__: Admitted())
@@ -228,6 +232,22 @@ def test_fault_in_the_data_of_one_study_declines_its_ticket_only(claims: Claims,
     assert world.calls == ["look", ("decline", 10.0), "notify"]
     world.choose, world.candidate = lambda: "point", replace(CANDIDATE, study_id=2, study_name="other")
     assert claims.start(MESSAGE) is not None
+
+
+def test_fault_for_which_tickets_are_declined_is_written_to_the_ledger_now_and_then(
+    claims: Claims, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("highnoon.workers.claim.time.monotonic", lambda: now[0])
+
+    def broken() -> object:
+        raise ZeroDivisionError("a row that no sampler can read")
+
+    world.choose = broken
+    for now[0] in (1000.0, 1010.0, 1031.0):
+        assert claims.start(MESSAGE) is None
+    assert [study_id for study_id, _ in world.faults] == [1, 1], "and again while it lasts"
+    assert world.faults[0][1].startswith("ZeroDivisionError: a row that no sampler can read (")
 
 
 def test_study_without_further_points_ends_as_exhausted(

@@ -462,6 +462,9 @@ def test_failures_in_a_row_stop_unless_a_success_is_among_them() -> None:
         ((failed, timed_out, Ending.LOST), True),
         ((failed, good, failed), False),
         ((failed,) * 2, False),
+        ((Ending.CANCELLED,) * 3, False),
+        ((failed, Ending.CANCELLED, failed), False),
+        ((failed, Ending.CANCELLED, failed, Ending.CANCELLED, failed), True),
     ):
         limited = load(spec={"max_failures_in_a_row": 3}, waiting=True, recent_endings=recent)
         assert plan(snapshot(limited), RULES) == ([stop("failures_in_a_row")] if stops else []), recent

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -37,18 +37,22 @@ class SamplingSpace:
         """The values that belong to the space, in the type that their domain stores, in or out of its bounds.
 
         Inactive parameters are left out.
-        Raises ValueError for what a domain cannot hold: text for a number, a choice that there is not.
+        Raises ValueError for what a domain cannot hold: text for a number, infinity, a choice that there is not.
         """
         stored: Params = {
-            name: domain.to_external_repr(domain.to_internal_repr(values[name]))
-            for name, domain in self.domains.items()
-            if name in values
+            name: _stored(name, domain, values[name]) for name, domain in self.domains.items() if name in values
         }
         return active_part(self._params, stored)
 
     def as_repeated(self, values: Mapping[str, Any]) -> Params:
         """The same of an earlier trial: parameters that came later have their default."""
         return self.as_stored({**self._defaults, **values})
+
+    def without_constraints(self) -> SamplingSpace:
+        """The same space, in which every point may be run."""
+        free = copy.copy(self)
+        free.constraints = ()
+        return free
 
     def is_active(self, name: str, point: Mapping[str, Any]) -> bool:
         """Whether a point with these values of the parameters before it has this one."""
@@ -118,6 +122,19 @@ class SamplingSpace:
                 return False
             self._equal = found
         return all(name in found or not self.is_active(name, trial.params) for name in self._defaults)
+
+
+def _stored(name: str, domain: BaseDistribution, value: Any) -> ParamValue:
+    try:
+        inner = domain.to_internal_repr(value)
+    except OverflowError:  # an int beyond every float
+        inner = inf
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not isfinite(inner):
+        raise ValueError(f"{name}: must be a finite number")
+    stored: ParamValue = domain.to_external_repr(inner)
+    return stored
 
 
 def suited(sampler: SamplerSpec, space: SearchSpace) -> SamplerSpec:

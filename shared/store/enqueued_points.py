@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from optuna.distributions import BaseDistribution
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
-from highnoon.shared.domain.scalars import Mistake, choice
+from highnoon.shared.domain.scalars import Mistake, choice, is_storable
 from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
@@ -18,7 +18,7 @@ from highnoon.shared.search.sampling_space import SamplingSpace
 def checked_point(spec: StudySpec, space: SamplingSpace, params: Params) -> Params:
     """The parameters as an enqueued trial stores them. Raises InvalidInput with all problems."""
     if spec.defines_by_run:
-        return _plain_point(params)
+        return plain_point(params)
     problems = [*_misfits(space.domains, params, spec.search_space)]
     fixed = {} if problems else space.as_stored(params)
     for constraint in space.broken_by(fixed):
@@ -28,11 +28,14 @@ def checked_point(spec: StudySpec, space: SamplingSpace, params: Params) -> Para
     return fixed
 
 
-def _plain_point(params: Params) -> Params:
-    """For an objective that suggests as it runs: any names. Raises InvalidInput for what no domain holds."""
+def plain_point(params: Mapping[str, object]) -> Params:
+    """For an objective that suggests as it runs: any names. Raises InvalidInput for what cannot be stored."""
     point: Params = {}
     problems = []
     for name, value in params.items():
+        if not is_storable(name):
+            problems.append(Problem(key=name, message="is a name that no database holds"))
+            continue
         try:
             point[name] = choice(value)
         except Mistake as mistake:
@@ -51,7 +54,7 @@ def _misfits(space: Mapping[str, BaseDistribution], params: Params, written: Sea
             continue
         try:
             inside = domain._contains(domain.to_internal_repr(value))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             inside = False
         if not inside:
             shown = json.dumps(written_form(written[name]), ensure_ascii=False)

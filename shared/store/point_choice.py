@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.artifact import Checkpoint
-from highnoon.shared.domain.errors import SpaceExhausted
+from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
 from highnoon.shared.domain.extension import EXTENSION, Extension
 from highnoon.shared.domain.lease import LostAttempt, Waiting
 from highnoon.shared.domain.study import StudySpec
@@ -26,6 +26,7 @@ from highnoon.shared.search.known_trials import KnownTrials
 from highnoon.shared.search.population import KEPT_BY_RETRY, Population
 from highnoon.shared.search.presampling import Sampled, earlier_trials, sample, seed_of
 from highnoon.shared.search.sampling_space import SamplingSpace
+from highnoon.shared.store.enqueued_points import plain_point
 from highnoon.shared.store.optuna_trials import NewTrial, Trials, extension_in, find_trial, inherited_by_retry
 from highnoon.shared.store.trial_results import failure
 
@@ -105,7 +106,7 @@ class PointChooser:
 
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""
-        point = self._sampled(ordinal, self._space.as_repeated(before.params))
+        point = self._sampled_around(ordinal, self._space.as_repeated(before.params))
         new = self._new(point)
         return replace(new, **self._inherited(before, point.system_attrs))
 
@@ -124,13 +125,19 @@ class PointChooser:
     def _undefined(self, waiting: Waiting | None, before: LostAttempt | None) -> NewTrial:
         if before is not None:
             return NewTrial(params=before.params, distributions={}, **self._inherited(before, {}))
-        if waiting is not None:
-            return NewTrial(
-                params=dict(waiting.fixed),
-                distributions={},
-                waiting_trial_id=waiting.trial_id,
-                extension=waiting.extension,
-            )
+        while waiting is not None:
+            try:
+                fixed = plain_point(waiting.fixed)
+            except InvalidInput as error:
+                self._fail_waiting(waiting, error.problems[0])
+                waiting = self._trials.waiting()
+            else:
+                return NewTrial(
+                    params=fixed,
+                    distributions={},
+                    waiting_trial_id=waiting.trial_id,
+                    extension=waiting.extension,
+                )
         return NewTrial(params={}, distributions={})
 
     def _around(self, ordinal: int, wanted: Mapping[str, Any]) -> Sampled:
@@ -141,9 +148,18 @@ class PointChooser:
             raise ValueError(f"the point does not keep {' and '.join(broken)}")
         return self._sampled(ordinal, fixed)
 
-    def _sampled(self, ordinal: int, fixed: Params) -> Sampled:
+    def _sampled_around(self, ordinal: int, known: Params) -> Sampled:
+        """What an earlier trial had, completed; also where that breaks a constraint which came later."""
+        try:
+            return self._sampled(ordinal, known)
+        except SpaceExhausted:
+            if not known:
+                raise
+            return self._sampled(ordinal, known, self._space.without_constraints())
+
+    def _sampled(self, ordinal: int, fixed: Params, space: SamplingSpace | None = None) -> Sampled:
         seed = None if self._seeds_itself else seed_of(self._spec.seed, ordinal)
-        return sample(self._study, self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
+        return sample(self._study, space or self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
 
     def _new(self, point: Sampled, waiting: Waiting | None = None) -> NewTrial:
         return NewTrial(
@@ -154,7 +170,7 @@ class PointChooser:
             extension=None if waiting is None else waiting.extension,
         )
 
-    def _fail_waiting(self, waiting: Waiting, reason: Exception) -> None:
+    def _fail_waiting(self, waiting: Waiting, reason: object) -> None:
         self._trials.finish(waiting.trial_id, failure(str(reason)))
         event(
             logger,

@@ -216,3 +216,20 @@ def test_defaults_stand_for_what_earlier_trials_had() -> None:
     study.optuna_study.sampler = Watching(group=True, multivariate=True)
     study.start_trial(ordinal=20)
     assert len(seen) >= 20 and all(trial.params["decay"] == 0.25 for trial in seen[:20])
+
+
+def test_a_retry_whose_point_breaks_a_new_constraint_is_run_all_the_same(optuna_store: OptunaStore) -> None:
+    # Given a lost attempt, and a space that has a constraint since and a parameter with a child
+    small: dict[str, Any] = {"x": ["uniform", 0.0, 1.0]}
+    first = opened(optuna_store, spec_of(space=parse_space(small)))
+    lost = first.start_trial(ordinal=0)
+    scale = {"type": "float", "low": 0.0, "high": 1.0, "when": {"augment": True}}
+    larger = parse_space({**small, "augment": {"type": "bool", "default": True}, "scale": scale})
+    study = opened(optuna_store, spec_of(space=larger, param_constraints=("x > 2",)))
+    # Then no new point is found, and the retry has its old one, completed
+    with pytest.raises(SpaceExhausted):
+        study.choose(ordinal=1, waiting=None)
+    before = LostAttempt(params=lost.params, trial_number=lost.number)
+    again = study.choose(ordinal=0, waiting=None, before=before)
+    assert {name: again.params[name] for name in ("x", "augment")} == {"x": lost.params["x"], "augment": True}
+    assert "scale" in again.params

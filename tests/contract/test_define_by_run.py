@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -298,3 +299,14 @@ def test_with_a_seed_parallel_trials_of_a_given_sampler_do_not_share_its_random_
         return [suggest_all(trial) for _, trial, _ in [started(study, 0), started(study, 1)]]
 
     assert points(RandomSampler()) == points(None)
+
+
+@pytest.mark.parametrize("unfit", [{"x": math.inf}, {"x": [1]}, {"x\0": 1.0}], ids=["inf", "list", "name"])
+def test_an_enqueued_value_that_no_parameter_can_have_fails_its_trial(
+    optuna_store: OptunaStore, unfit: dict[str, Any]
+) -> None:
+    study = opened(optuna_store)
+    study.optuna_study.enqueue_trial(unfit)
+    study.enqueue({"x": 0.125})
+    assert started(study, 0)[0].params == {"x": 0.125}
+    assert study.trial(0).state is TrialState.FAIL and "x" in study.trial(0).attrs["highnoon:cause"]

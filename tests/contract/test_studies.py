@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 
-from highnoon.shared.domain.errors import InvariantBroken, StudyConflict, UnknownStudy, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, StudyConflict, UnknownStudy, UserInputError
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
@@ -177,6 +178,22 @@ def test_an_enqueued_trial_that_cannot_be_run_fails_and_stops_nobody(study: Optu
     unfit = study.trial(0)
     assert unfit.state is TrialState.FAIL
     assert "no such choice" in unfit.attrs[CAUSE]
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [{"width": math.inf}, {"rate": -math.inf}, {"width": 10**400}, {"dropout": 10**400}],
+    ids=["inf", "-inf", "large int", "large float"],
+)
+def test_an_enqueued_number_that_no_database_holds_fails_its_trial(study: OptunaStudy, unfit: dict[str, Any]) -> None:
+    study.optuna_study.enqueue_trial(unfit)
+    study.optuna_study.enqueue_trial(POINT)
+    assert study.start_trial(ordinal=0).params == POINT
+    assert study.trial(0).state is TrialState.FAIL
+    ((name, _),) = unfit.items()
+    assert name in study.trial(0).attrs[CAUSE]
+    with pytest.raises(InvalidInput, match=name):
+        study.enqueue(unfit)
 
 
 def test_a_clone_by_optunas_retry_callback_is_served_whole(study: OptunaStudy) -> None:

@@ -37,6 +37,7 @@ from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.outages import retry_until_available
+from highnoon.shared.store.point_choice import LastCheckpoints
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.admission import Admission
@@ -249,7 +250,7 @@ class Claims:
                 ordinal=candidate.ordinal,
                 waiting=candidate.waiting,
                 before=candidate.before,
-                kept=lambda: self._files.extendable(candidate.study_id),
+                kept=lambda: LastCheckpoints(kept=self._files.extendable(candidate.study_id)),
             )
         log_path = str(self._node.log_path(study.spec.name, None))
         environment = self._node.environment

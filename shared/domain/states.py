@@ -132,8 +132,8 @@ MEMORY_CAUSES = frozenset(
 
 _CAUSES = MEMORY_CAUSES | {
     *("bundle_refused", "cancelled", "checkpoint", "crashed", "disk", "drain", "exception", "exited", "invalid_result"),
-    *("lost", "no_param_count", "not_begun", "objective", "objective_refused", "param_budget", "protocol", "pruner"),
-    *("refused", "restore", "signal", "stalled", "stopped", "timeout", "version"),
+    *("lost", "no_param_count", "no_store", "not_begun", "objective", "objective_refused", "param_budget", "protocol"),
+    *("pruner", "refused", "restore", SEGMENT_END, "signal", "stalled", "stopped", "timeout", "version"),
 }
 
 

@@ -30,7 +30,8 @@ from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.sampling_space import SamplingSpace
 
 MEMBER, GENERATION = "highnoon:member", "highnoon:generation"
-"""Attributes of a trial of a population, both counted from 0."""
+"""Attributes of a trial of a population. A member has the number of the ticket with which it began; generations count
+from 0."""
 
 KEPT_BY_RETRY = (EXTENDS, MEMBER, GENERATION)
 
@@ -52,7 +53,7 @@ class Segment:
     of: int | None = None
     params: Params
     is_restart_from_nothing: bool = False
-    """Whether the member had begun already, and there is no checkpoint to go on from."""
+    """Whether a training has come to the end of its segment, and there is no checkpoint to go on from."""
 
     @property
     def attrs(self) -> dict[str, int]:
@@ -90,27 +91,35 @@ class Population:
         self._max_attempts, self._retry_errors = spec.max_attempts, spec.retry_errors
         self._space = space
 
-    def next(self, ordinal: int, trials: Iterable[FrozenTrial], kept: Collection[int], rng: random.Random) -> Segment:
+    def next(
+        self,
+        ordinal: int,
+        trials: Iterable[FrozenTrial],
+        kept: Collection[int],
+        rng: random.Random,
+        *,
+        are_retried: bool = True,
+    ) -> Segment:
         """The segment of a ticket's trial: of a new member until all have begun, then of one that waits to go on.
 
         Two nodes that choose at the same moment do not know of one another; by their ordinals they mostly differ.
+        `are_retried`: whether a lost trial is tried again, as on a cluster.
         """
         segments = _segments(trials)
-        if ordinal < self._size or not segments:
-            return self.new_member(ordinal, segments)
-        newest = _newest(segments)
-        ready = _of_lowest_generation(trial for trial in newest.values() if self._is_ready(trial))
-        ready = ready or _of_lowest_generation(trial for trial in newest.values() if self._is_to_be_retried(trial))
+        first = min(map(_member, segments), default=ordinal)  # later than 0 where the study had another sampler before
+        if ordinal < first + self._size:
+            return self.new_member(ordinal)
+        ended = [trial for trial in _newest(segments).values() if trial.state.is_finished() and not _is_done(trial)]
+        retried = [trial for trial in ended if are_retried and self._is_to_be_retried(trial)]
+        ready = _of_lowest_generation([trial for trial in ended if trial not in retried] or retried)
         if ready:
             return self._continued(ready[ordinal % len(ready)], segments, kept, rng)
-        last = max(map(_generation, segments))
-        return self._restarted(1 + max(newest), last, segments, kept, rng)
+        return self._restarted(ordinal, max(map(_generation, segments)), segments, kept, rng)
 
-    def new_member(self, ordinal: int, trials: Iterable[FrozenTrial]) -> Segment:
-        """One more, at a point of its own. The first tickets are the members of these numbers."""
-        further = 1 + max(map(_member, _segments(trials)), default=-1)
-        member = ordinal if ordinal < self._size else max(further, self._size)
-        return Segment(member=member, generation=0, params={})
+    @staticmethod
+    def new_member(ordinal: int) -> Segment:
+        """One more, at a point of its own. Each has the number of its ticket, which no other one has."""
+        return Segment(member=ordinal, generation=0, params={})
 
     def needed(self, trials: Iterable[FrozenTrial]) -> set[int]:
         """The numbers of trials from whose checkpoints another one may go on."""
@@ -119,11 +128,6 @@ class Population:
         unfinished = [trial for trial in newest if not _is_done(trial)]
         oldest = min(map(_generation, unfinished or newest), default=0) - 1
         return {trial.number for trial in segments if _is_over(trial) and _generation(trial) >= oldest}
-
-    def _is_ready(self, trial: FrozenTrial) -> bool:
-        """Whether its member can go on."""
-        is_running = trial.state is TrialState.RUNNING
-        return not is_running and not _is_done(trial) and not self._is_to_be_retried(trial)
 
     def _is_to_be_retried(self, trial: FrozenTrial) -> bool:
         """Whether its ticket has attempts left: as far as the trial shows it."""
@@ -154,12 +158,13 @@ class Population:
                 parent = rng.choice(ranked[: max(self._cut(len(ranked)), 1)])
                 params = self._changed(self._space.as_repeated(parent.params), rng)
                 return Segment(member=member, generation=earlier + 1, of=parent.number, params=params)
-        return Segment(member=member, generation=0, params={}, is_restart_from_nothing=True)
+        has_ended = any(map(_is_over, segments))
+        return Segment(member=member, generation=0, params={}, is_restart_from_nothing=has_ended)
 
     def _ranked(self, segments: Sequence[FrozenTrial], generation: int) -> list[FrozenTrial]:
-        """Those that have ended, the best one first."""
+        """Those that have ended, the best one first; infeasible ones are the worst."""
         over = [trial for trial in segments if _generation(trial) == generation and _is_over(trial)]
-        return sorted(over, key=lambda trial: (self._sign * (trial.value or 0.0), trial.number))
+        return sorted(over, key=lambda trial: (_misses(trial), self._sign * (trial.value or 0.0), trial.number))
 
     def _cut(self, count: int) -> int:
         """How many of `count` are the best, and how many the worst."""
@@ -205,9 +210,9 @@ def _segments(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _newest(segments: Iterable[FrozenTrial]) -> Mapping[int, FrozenTrial]:
-    """Of each member the last one."""
+    """Of each member what was decided last: that may be a step back. A retry repeats what was decided long before."""
     newest: dict[int, FrozenTrial] = {}
-    for trial in sorted(segments, key=lambda trial: (_generation(trial), trial.number)):
+    for trial in sorted(segments, key=lambda trial: (*trial.system_attrs.get("retry_history", ())[:1], trial.number)):
         newest[_member(trial)] = trial
     return newest
 
@@ -221,6 +226,11 @@ def _of_lowest_generation(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def _is_over(trial: FrozenTrial) -> bool:
     """Whether a training can go on from here: not where it did not fit, failed, or came to its own end."""
     return trial.state is TrialState.COMPLETE and trial.user_attrs.get(CAUSE) == SEGMENT_END
+
+
+def _misses(trial: FrozenTrial) -> bool:
+    """Whether it breaks a constraint."""
+    return any(value > 0 for value in trial.constraints.values())
 
 
 def _is_done(trial: FrozenTrial) -> bool:

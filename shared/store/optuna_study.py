@@ -38,7 +38,7 @@ from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.enqueued_points import checked_point
 from highnoon.shared.store.optuna_trials import NewTrial, StartedTrial, Trials, stored_values
-from highnoon.shared.store.point_choice import LastCheckpoints, PointChooser
+from highnoon.shared.store.point_choice import PointChooser, ReadCheckpoints
 from highnoon.shared.store.pruning_decisions import PruningDecisions
 from highnoon.shared.store.study_notes import StudyNotes
 from highnoon.shared.store.study_reader import StudyReader, in_error_boundary
@@ -98,7 +98,7 @@ class OptunaStudy(StudyReader):
 
     @in_error_boundary
     def choose(
-        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: LastCheckpoints = None
+        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: ReadCheckpoints = None
     ) -> NewTrial:
         """The point of a ticket's next attempt, before anything of it is written. Raises SpaceExhausted.
 
@@ -134,7 +134,7 @@ class OptunaStudy(StudyReader):
         *,
         ordinal: int,
         before: LostAttempt | None = None,
-        kept: LastCheckpoints = None,
+        kept: ReadCheckpoints = None,
         system_attrs: Mapping[str, Any] = MappingProxyType({}),
         user_attrs: Mapping[str, Any] = MappingProxyType({}),
     ) -> StartedTrial:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -32,9 +32,19 @@ from highnoon.shared.store.trial_results import failure
 
 logger = logging.getLogger(__name__)
 
-LastCheckpoints = Callable[[], Mapping[int, Checkpoint | None]] | None
-"""Gives the last checkpoints that trials may go on from, by the number of the trial that has left it; None instead of
-one in the store is one that is here."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastCheckpoints:
+    """What trials may go on from, by the number of the trial that has left it; None is one that is on this machine.
+
+    `of_call` are all trials of this call in process, which are its population; None on a cluster.
+    """
+
+    kept: Mapping[int, Checkpoint | None]
+    of_call: Collection[int] | None = None
+
+
+ReadCheckpoints = Callable[[], LastCheckpoints] | None
 
 
 class PointChooser:
@@ -61,7 +71,7 @@ class PointChooser:
         self._has_warned = False
 
     def choose(
-        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: LastCheckpoints = None
+        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: ReadCheckpoints = None
     ) -> NewTrial:
         """As `OptunaStudy.choose` describes it."""
         if self._spec.defines_by_run:
@@ -75,34 +85,36 @@ class PointChooser:
                 new = self._new(self._around(ordinal, waiting.fixed), waiting)
                 if self._population is None or waiting.extension is not None:
                     return new
-                return self._joined(self._population, ordinal, new)
+                return replace(new, user_attrs=self._population.new_member(ordinal).attrs)
             except (ValueError, SpaceExhausted) as error:
                 self._fail_waiting(waiting, error)
                 waiting = self._trials.waiting()
         if self._population is not None:
-            return self._of_population(self._population, ordinal, kept() if kept is not None else {})
+            return self._of_population(self._population, ordinal, kept or (lambda: LastCheckpoints(kept={})))
         return self._new(self._grid.point(ordinal) if self._grid is not None else self._sampled(ordinal, {}))
 
-    def _of_population(self, population: Population, ordinal: int, kept: Mapping[int, Checkpoint | None]) -> NewTrial:
+    def _of_population(
+        self, population: Population, ordinal: int, read_checkpoints: Callable[[], LastCheckpoints]
+    ) -> NewTrial:
         """What a member trains next; of a checkpoint in a store, where that is."""
         rng = random.Random(seed_of(self._spec.seed, ordinal))  # noqa: S311 - no secret
-        segment = population.next(ordinal, self._study.get_trials(deepcopy=False), kept, rng)
+        trials = self._study.get_trials(deepcopy=False)
+        # After the trials: one that ends in between would seem to have left no checkpoint.
+        checkpoints = read_checkpoints()
+        kept, of_call = checkpoints.kept, checkpoints.of_call
+        members = trials if of_call is None else [trial for trial in trials if trial.number in of_call]
+        segment = population.next(ordinal, members, kept, rng, are_retried=of_call is None)
         if segment.is_restart_from_nothing and not self._has_warned:
             self._has_warned = True
             reason = "no trial has left anything in hn.checkpoint_dir(): this one begins at its beginning"
             event(logger, "no_checkpoints", level=logging.WARNING, study=self._spec.name, reason=reason)
-        new = replace(self._new(self._sampled(ordinal, segment.params)), user_attrs=segment.attrs)
+        new = replace(self._new(self._sampled_around(ordinal, segment.params)), user_attrs=segment.attrs)
         checkpoint = None if segment.of is None else kept[segment.of]
         if segment.of is None or checkpoint is None:
             return new
         extension = Extension(of=segment.of, checkpoint=checkpoint)
         attrs = {**new.system_attrs, EXTENSION: extension.to_json()}
         return replace(new, system_attrs=attrs, extension=extension)
-
-    def _joined(self, population: Population, ordinal: int, new: NewTrial) -> NewTrial:
-        """What a person enqueued, as a member of its own."""
-        segment = population.new_member(ordinal, self._study.get_trials(deepcopy=False))
-        return replace(new, user_attrs=segment.attrs)
 
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,16 @@ from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
 from highnoon.shared.domain.extension import EXTENDS, Extension
 from highnoon.shared.domain.lease import Disposition, Lease
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import SEGMENT_END, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.file_store import FileStore
+from highnoon.shared.search.population import MEMBER
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import NewTrial
+from highnoon.shared.store.point_choice import LastCheckpoints
 from highnoon.shared.store.steering import extend_trial
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.study_records import StudyRecord
@@ -294,3 +297,23 @@ def test_a_longer_training_survives_its_json() -> None:
     assert one.first_checkpoint.id == "c" and one.begins_with(one.first_checkpoint)
     assert not one.begins_with(one.checkpoint) and not one.begins_with(None)
     assert NewTrial(params={}, distributions={}).extension is None
+
+
+def test_a_trial_that_ends_while_the_next_is_chosen_is_not_taken_for_one_without_a_checkpoint(
+    ledger: Ledger, store: FileStore
+) -> None:
+    # Given a population of two, whose better trial ends right after the checkpoints were read
+    study = study_of(ledger, 4, sampler={"name": "pbt", "population": 2})
+    first, second, *_ = ledger.tickets(study)
+    with_checkpoint(ledger, store, first, "c0", replace(DONE, cause=SEGMENT_END))
+    lease = started(ledger, second)
+    keep(ledger, store, lease, "c1")
+
+    def read() -> LastCheckpoints:
+        found = LastCheckpoints(kept=StoredFiles(ledger.database).extendable(study.id))
+        ledger.finish(lease, replace(DONE, value=0.1, cause=SEGMENT_END))
+        return found
+
+    # Then the other one goes on, and its member is not replaced
+    attrs = ledger.access.optuna(study).choose(ordinal=3, waiting=None, kept=read).user_attrs
+    assert (attrs[MEMBER], attrs[EXTENDS]) == (0, 0)

@@ -62,6 +62,14 @@ def test_a_population_trains_in_process(n_jobs: int) -> None:
         assert Counter(trial.attrs[EXTENDS] for trial in hpo.trials[3:6]) == {first[0][1]: 2, first[1][1]: 1}
 
 
+def test_a_further_call_trains_a_population_of_its_own() -> None:
+    hpo = hn.HPOTrialManager("population", n_trials=6, sampler=PBT, seed=3)
+    for _ in range(2):
+        hpo.optimize(goes_on, SPACE)
+    assert Counter(trial.attrs[GENERATION] for trial in hpo.trials[6:]) == {0: 3, 1: 3}
+    assert all(trial.attrs.get(EXTENDS, 6) >= 6 for trial in hpo.trials[6:])
+
+
 def test_a_training_without_checkpoints_begins_anew_each_time_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     def saves_nothing(params: dict[str, float]) -> float:
         for step in range(1, 9):

@@ -68,7 +68,56 @@ def test_members_begin_until_the_population_is_whole() -> None:
         assert segment.attrs == {MEMBER: member, GENERATION: 0}
         trials.append(trial(member, member, 0))
     # What a person enqueues is one more, whatever has begun
-    assert population_of(4).new_member(9, trials[:2]).member == population_of(4).new_member(9, trials).member == 4
+    assert population_of(4).new_member(9).member == 9
+
+
+def test_more_slots_than_members_train_members_of_their_own() -> None:
+    # Given tickets beyond the population that begin before all of its members have
+    begun = [trial(0, 0, 0), trial(1, 1, 0)]
+    segments = [next_of(population_of(4), begun, ordinal=ordinal) for ordinal in (4, 5, 2, 3)]
+    assert len({segment.member for segment in segments} | {0, 1}) == 6, "none is trained twice"
+    assert not any(segment.is_restart_from_nothing for segment in segments), "none has had anything to leave"
+
+
+def test_a_study_that_had_another_sampler_gets_a_whole_population() -> None:
+    trials: list[FrozenTrial] = []
+    for ordinal in range(20, 24):
+        segment = next_of(population_of(4), trials, ordinal=ordinal)
+        assert segment == Segment(member=ordinal, generation=0, params={})
+        trials.append(trial(ordinal, ordinal, 0, 1.0))
+    assert next_of(population_of(4), trials, ordinal=24).generation == 1
+
+
+def test_a_member_that_was_set_back_goes_on_from_there() -> None:
+    # Given a member of the third generation that has begun with a checkpoint of the first, since the others are gone
+    second = [trial(10 + n, n, 1, float(n)) for n in range(2)]
+    back = [trial(20, 0, 0, 0.5), trial(21, 1, 2)]
+    segment = next_of(population_of(2), [*second, *back], kept=[20])
+    assert (segment.member, segment.generation, segment.of) == (0, 1, 20)
+    # It is no longer where it was, neither while it runs
+    running = [trial(20, 0, 0), trial(21, 1, 2)]
+    assert next_of(population_of(2), [*second, *running]).member not in (0, 1)
+    assert 20 in population_of(2).needed([*second, *back])
+
+
+def test_a_retry_long_after_its_member_went_on_changes_nothing() -> None:
+    lost = trial(3, 0, 0, ending=Ending.LOST, cause="lost")
+    trials = [lost, trial(4, 1, 1), trial(5, 0, 1, 1.0), trial(9, 0, 0, 1.0, history=[3])]
+    assert next_of(population_of(2), trials).of == 5
+
+
+def test_a_lost_trial_is_waited_for_only_where_it_is_tried_again() -> None:
+    trials = [trial(0, 0, 0, 1.0), trial(1, 1, 0, ending=Ending.KILLED, cause="signal"), trial(2, 0, 1, 1.0)]
+    population, numbers, rng = population_of(2), range(3), random.Random(1)
+    assert population.next(60, trials, numbers, rng).member == 0
+    assert population.next(60, trials, numbers, rng, are_retried=False).member == 1
+
+
+def test_an_infeasible_trial_is_none_of_the_best() -> None:
+    trials = [trial(n, n, 0, float(n)) for n in range(4)]
+    trials[0].system_attrs["constraints:latency_ms"] = 1.0
+    going = [trial(10 + n, n, 1) for n in range(1, 4)]
+    assert next_of(population_of(4), [*trials, *going]).of == 1
 
 
 def test_nodes_that_choose_at_the_same_moment_take_different_members() -> None:
@@ -134,7 +183,7 @@ def test_a_member_that_failed_is_replaced_and_one_that_is_tried_again_is_waited_
 def test_where_all_run_or_are_done_one_more_begins_with_one_of_the_best() -> None:
     running = [trial(n, n, 0, float(n)) for n in range(2)] + [trial(10 + n, n, 1) for n in range(2)]
     segment = next_of(population_of(2), running)
-    assert (segment.member, segment.generation, segment.of) == (2, 1, 0)
+    assert (segment.member, segment.generation, segment.of) == (60, 1, 0)
     done = [trial(n, n, 0, float(n)) for n in range(2)]
     done += [trial(10 + n, n, 1, float(n), cause="") for n in range(2)]
     assert next_of(population_of(2), done).of == 0

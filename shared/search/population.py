@@ -106,7 +106,9 @@ class Population:
         `are_retried`: whether a lost trial is tried again, as on a cluster.
         """
         segments = _segments(trials)
-        first = min(map(_member, segments), default=ordinal)  # later than 0 where the study had another sampler before
+        first = min(map(_member, segments), default=ordinal)
+        if first < self._size:  # else the study had another sampler before
+            first = 0
         if ordinal < first + self._size:
             return self.new_member(ordinal)
         ended = [trial for trial in _newest(segments).values() if trial.state.is_finished() and not _is_done(trial)]

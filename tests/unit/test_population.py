@@ -88,6 +88,12 @@ def test_a_study_that_had_another_sampler_gets_a_whole_population() -> None:
     assert next_of(population_of(4), trials, ordinal=24).generation == 1
 
 
+def test_a_first_ticket_that_begins_late_makes_no_further_member() -> None:
+    begun = [trial(0, 1, 0, 1.0), trial(1, 2, 0, 1.0)]
+    assert next_of(population_of(3), begun, ordinal=3).generation == 1
+    assert next_of(population_of(3), begun, ordinal=0) == Segment(member=0, generation=0, params={})
+
+
 def test_a_member_that_was_set_back_goes_on_from_there() -> None:
     # Given a member of the third generation that has begun with a checkpoint of the first, since the others are gone
     second = [trial(10 + n, n, 1, float(n)) for n in range(2)]
@@ -187,9 +193,8 @@ def test_where_all_run_or_are_done_one_more_begins_with_one_of_the_best() -> Non
     done = [trial(n, n, 0, float(n)) for n in range(2)]
     done += [trial(10 + n, n, 1, float(n), cause="") for n in range(2)]
     assert next_of(population_of(2), done).of == 0
-    assert next_of(population_of(2), [trial(0, 0, 0), trial(1, 1, 0)]) == Segment(
-        member=2, generation=0, params={}, is_restart_from_nothing=True
-    )
+    segment = next_of(population_of(2), [trial(0, 0, 0), trial(1, 1, 0)])
+    assert segment == Segment(member=60, generation=0, params={})
 
 
 def test_the_generation_that_is_behind_goes_on_first() -> None:

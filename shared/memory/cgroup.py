@@ -19,7 +19,7 @@ _NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupMemory:
-    """Bytes of one group with a limit. `used_bytes` leaves out the page cache that the kernel can drop."""
+    """Bytes of one group with a limit. `used_bytes` leaves out the caches that the kernel can drop."""
 
     path: str
     limit_bytes: int
@@ -44,6 +44,8 @@ class _Names:
     """Page cache, however recently it was read."""
     unwritten: tuple[str, str]
     """What of it must be written to a disk first."""
+    slab: tuple[str, ...]
+    """Caches of names and inodes, which reading many files fills. Version 1 does not count them."""
     swap: str
 
 
@@ -55,6 +57,7 @@ _NAMES = {
         "memory.oom_control",
         ("total_inactive_file", "total_active_file"),
         ("total_dirty", "total_writeback"),
+        (),
         "total_swap",
     ),
     2: _Names(
@@ -64,11 +67,12 @@ _NAMES = {
         "memory.events",
         ("inactive_file", "active_file"),
         ("file_dirty", "file_writeback"),
+        ("slab_reclaimable",),
         "swap",
     ),
 }
 _CACHE = {
-    version: re.compile(rf"^({'|'.join((*names.file_pages, *names.unwritten))}) (\d+)", re.MULTILINE)
+    version: re.compile(rf"^({'|'.join((*names.file_pages, *names.unwritten, *names.slab))}) (\d+)", re.MULTILINE)
     for version, names in _NAMES.items()
 }
 
@@ -133,8 +137,9 @@ def group_memory(folder: str, version: int, files: KernelFiles) -> CgroupMemory 
 
 def _used_bytes(usage: int, stat: Mapping[str, int], names: _Names) -> int:
     """Files that are read twice move from one list of the kernel to the other, and can be dropped as before."""
-    cached, unwritten = (sum(stat.get(name, 0) for name in group) for group in (names.file_pages, names.unwritten))
-    return max(0, usage - max(0, cached - unwritten))
+    groups = (names.file_pages, names.unwritten, names.slab)
+    cached, unwritten, slab = (sum(stat.get(name, 0) for name in group) for group in groups)
+    return max(0, usage - max(0, cached - unwritten) - slab)
 
 
 def _groups_of(pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:

@@ -80,6 +80,7 @@ class KernelTree:
         droppable: int = 0,
         active: int = 0,
         unwritten: int = 0,
+        slab: int = 0,
         oom_kills: int = 0,
         swap: int = 0,
         mounted: str = "/",
@@ -89,8 +90,8 @@ class KernelTree:
         self.write(f"/proc/{pid}/cgroup", groups)
         self.write(f"/proc/{pid}/mountinfo", _MOUNTS[version].format(root=mounted))
         below = path if mounted == "/" else path.removeprefix(mounted)
-        sizes = {"usage": usage, "droppable": droppable, "active": active, "unwritten": unwritten, "swap": swap}
-        self.with_group(version, below, limit=limit, oom_kills=oom_kills, **sizes)
+        sizes = {"usage": usage, "droppable": droppable, "active": active, "unwritten": unwritten, "slab": slab}
+        self.with_group(version, below, limit=limit, oom_kills=oom_kills, swap=swap, **sizes)
         return self
 
     def with_group(
@@ -103,6 +104,7 @@ class KernelTree:
         droppable: int = 0,
         active: int = 0,
         unwritten: int = 0,
+        slab: int = 0,
         oom_kills: int = 0,
         swap: int = 0,
     ) -> KernelTree:
@@ -123,7 +125,7 @@ class KernelTree:
         self.write(f"{folder}/memory.peak", f"{usage + 1}\n")
         self.write(f"{folder}/memory.events", f"low 0\nhigh 0\nmax 3\noom 1\noom_kill {oom_kills}\noom_group_kill 0\n")
         self.write(f"{folder}/memory.swap.current", f"{swap}\n")
-        stat = f"anon 5\nfile 9\nfile_dirty 0\nfile_writeback {unwritten}\n"
+        stat = f"anon 5\nfile 9\nslab_reclaimable {slab}\nfile_dirty 0\nfile_writeback {unwritten}\n"
         self.write(f"{folder}/memory.stat", f"{stat}inactive_file {droppable}\nactive_file {active}\n")
         return self
 

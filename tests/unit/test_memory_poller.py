@@ -79,6 +79,15 @@ class TestCgroups:
         assert [scope.used_bytes for scope in poller.read().scopes] == [4 * GIB, used * GIB], "a cheap reading"
         assert [group.used_bytes for group in groups_of(kernel)] == [used * GIB]
 
+    def test_names_of_files_that_the_kernel_can_forget_are_not_used_memory(self, kernel: KernelTree) -> None:
+        kernel.with_cgroup(7, 2, "/box", limit=4 * GIB, usage=1 * GIB)
+        poller = kernel.poller(7)
+        poller.read()
+        kernel.with_cgroup(7, 2, "/box", limit=4 * GIB, usage=4 * GIB, droppable=1 * GIB, slab=2 * GIB)
+
+        assert poller.read().scopes[1].used_bytes == 1 * GIB, "a cheap reading"
+        assert groups_of(kernel)[0].used_bytes == 1 * GIB
+
     def test_kills_for_a_limit_above_are_told_apart_where_the_kernel_counts_them(self, kernel: KernelTree) -> None:
         found = []
         for version in (1, 2):

@@ -205,9 +205,10 @@ class HPOTrialManager(StudyResults):
             spec = spec.model_copy(update={"n_trials": min(spec.n_trials, REHEARSAL_TRIALS), "warm_start": ()})
         study = self._joined(spec)
         from highnoon.local.run import RunOptions, run_trials
+        from highnoon.shared.memory.cores import usable_cores
 
         self._enqueued.store(study)
-        jobs = len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
+        jobs = usable_cores() if n_jobs == -1 else n_jobs
         isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
         if isolation == "fork" and read_at_import(spec.environment):
             isolation = "spawn"

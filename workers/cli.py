@@ -10,6 +10,7 @@ import typer
 
 from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem
 from highnoon.shared.domain.messages import RESOURCES
+from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.objective.allow_list import patterns_here
 from highnoon.shared.objective.bundle import key_of
@@ -68,7 +69,7 @@ def start(
     configure(settings.log_level)
     pinned = _pinned(gpus, slots, slots_per_gpu)
     node = Node.boot(
-        slots=len(pinned) or slots or max(1, len(os.sched_getaffinity(0)) // 2),
+        slots=len(pinned) or slots or max(1, usable_cores() // 2),
         resources=_resources(queues if queues is not None else "gpu" if pinned else "cpu"),
         settings=settings,
         gpus=pinned,

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
 from highnoon.shared.runtime.settings import Settings
@@ -194,7 +195,7 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 def threads_per_slot(slots: int) -> int:
     """Cores that one slot may count on: slots that each use every core only slow each other down."""
-    return max(1, len(os.sched_getaffinity(0)) // slots)
+    return max(1, usable_cores() // slots)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,9 @@ from typing import Any
 
 from highnoon.shared.domain.errors import RowLocked
 from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.memory.gpu import Gpus
+from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
@@ -218,13 +220,14 @@ class NodeInfo:
     def __init__(self, root: Path = Path("/"), gpus: Gpus | None = None) -> None:
         self._gpus = Gpus() if gpus is None else gpus
         self._poller = MemoryPoller(root=root, gpus=self._gpus)
+        self._files = KernelFiles(root)
 
     def read(self) -> dict[str, Any]:
         """The values now, as JSON; what cannot be read is None. Never raises. A few small files, one driver call."""
         memory = self._poller.node().tightest
         return {
             "version": _version(),
-            "cpus": len(os.sched_getaffinity(0)),
+            "cpus": usable_cores(self._files),
             "memory_total_bytes": memory.limit_bytes if memory else None,
             "memory_used_bytes": memory.used_bytes if memory else None,
             "gpus": [asdict(device) for device in self._gpus.devices()],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -178,7 +177,9 @@ def _overrides(n_trials: int | None) -> dict[str, object]:
 
 
 def _slots(workers: int | None, settings: Settings) -> int:
+    from highnoon.shared.memory.cores import usable_cores
+
     if workers is not None and not is_embedded(settings):
         hint = "Workers of a cluster are started by python -m workers start."
         raise mistake("--workers", "is for a start without addresses", workers, hint)
-    return workers or len(os.sched_getaffinity(0))
+    return workers or usable_cores()

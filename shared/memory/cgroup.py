@@ -82,7 +82,7 @@ class Cgroups:
 
     def __init__(self, pid: int, files: KernelFiles) -> None:
         self._files = files
-        self.version, self._folders = _groups_of(pid, files)
+        self.version, self._folders = groups_of("memory", pid, files)
         self._last: tuple[CgroupMemory, ...] = ()
 
     @property
@@ -142,17 +142,17 @@ def _used_bytes(usage: int, stat: Mapping[str, int], names: _Names) -> int:
     return max(0, usage - max(0, cached - unwritten) - slab)
 
 
-def _groups_of(pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:
-    """The version that has the memory controller, and the folders from the process' group up to the mount."""
+def groups_of(controller: str, pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:
+    """The version that has this controller, and the folders from the process' group up to the mount."""
     paths = {}
     for line in (files.text(f"/proc/{pid}/cgroup") or "").splitlines():
         number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
+        if controller in controllers.split(","):
             paths[1] = path
         elif number == "0":
             paths[2] = path
     version = 1 if 1 in paths else 2
-    mount = _mount_of(version, pid, files) if paths else None
+    mount = _mount_of(controller, version, pid, files) if paths else None
     if mount is None:
         return version, ()
     root, point = mount
@@ -164,12 +164,12 @@ def _groups_of(pid: int, files: KernelFiles) -> tuple[int, tuple[str, ...]]:
     return version, tuple(folder for folder in folders if files.exists(folder))
 
 
-def _mount_of(version: int, pid: int, files: KernelFiles) -> tuple[str, str] | None:
+def _mount_of(controller: str, version: int, pid: int, files: KernelFiles) -> tuple[str, str] | None:
     """(which group is mounted, where), from lines like `31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw`."""
     kind = "cgroup" if version == 1 else "cgroup2"
     for line in (files.text(f"/proc/{pid}/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         fields, filesystem = before.split(), after.split()
-        if filesystem[0] == kind and (version == 2 or "memory" in filesystem[-1].split(",")):
+        if filesystem[0] == kind and (version == 2 or controller in filesystem[-1].split(",")):
             return fields[3], fields[4]
     return None

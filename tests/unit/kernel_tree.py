@@ -13,7 +13,7 @@ from highnoon.shared.memory.poller import MemoryPoller
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MOUNT = "/sys/fs/cgroup"
 _MOUNTS = {
-    1: f"31 27 0:28 / {MOUNT} rw - tmpfs tmpfs rw\n32 31 0:29 / {MOUNT}/cpu rw - cgroup cgroup rw,cpu\n"
+    1: f"31 27 0:28 / {MOUNT} rw - tmpfs tmpfs rw\n32 31 0:29 / {MOUNT}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
     f"35 31 0:32 {{root}} {MOUNT}/memory rw shared:9 - cgroup cgroup rw,memory\n",
     2: f"31 27 0:28 {{root}} {MOUNT} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
 }
@@ -86,7 +86,9 @@ class KernelTree:
         mounted: str = "/",
     ) -> KernelTree:
         """Makes `path` the group of `pid`; `mounted` is the group that the mount shows as its root."""
-        groups = f"9:name=systemd:/x\n4:memory:{path}\n0::/x\n" if version == 1 else f"0::{path}\n"
+        groups = (
+            f"9:name=systemd:/x\n4:memory:{path}\n3:cpu,cpuacct:{path}\n0::/x\n" if version == 1 else f"0::{path}\n"
+        )
         self.write(f"/proc/{pid}/cgroup", groups)
         self.write(f"/proc/{pid}/mountinfo", _MOUNTS[version].format(root=mounted))
         below = path if mounted == "/" else path.removeprefix(mounted)

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from highnoon.shared.memory.cores import usable_cores
+from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.settings import SECRETS, Settings
 from highnoon.workers import cli, node, pool_keeper
-from highnoon.workers.node import Node, dead_nodes, node_lock, without_secrets
+from highnoon.workers.node import Node, dead_nodes, node_lock, threads_per_slot, without_secrets
 from highnoon.workers.pool_keeper import PoolKeeper
+from tests.unit.kernel_tree import MOUNT, KernelTree
 
 
 def test_only_the_folder_of_a_dead_agent_counts_as_deserted(tmp_path: Path) -> None:
@@ -75,12 +78,37 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert dead_nodes(tmp_path) == dead_nodes(tmp_path / "nowhere") == []
 
 
-def test_default_of_slots_is_one_per_two_cores_that_the_node_may_use(
+@pytest.mark.parametrize("version", [1, 2])
+def test_usable_cores_are_those_of_the_least_quota_of_a_group_or_one_above(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int
+) -> None:
+    machine = KernelTree(tmp_path).with_cgroup(os.getpid(), version, "/pod/box", limit=None, usage=1)
+    machine.with_group(version, "/pod", limit=None, usage=1)
+    folder = f"{MOUNT}/cpu" if version == 1 else MOUNT
+
+    def quota(group: str, quota: int | None, period: int = 100_000) -> None:
+        if version == 1:
+            machine.write(f"{folder}{group}/cpu.cfs_quota_us", f"{-1 if quota is None else quota}\n")
+            machine.write(f"{folder}{group}/cpu.cfs_period_us", f"{period}\n")
+        else:
+            machine.write(f"{folder}{group}/cpu.max", f"{'max' if quota is None else quota} {period}\n")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    found = [usable_cores(KernelFiles(tmp_path))]
+    for own, above in ((None, None), (800_000, None), (400_000, None), (400_000, 250_000), (5_000, 250_000)):
+        quota("/pod/box", own)
+        quota("/pod", above)
+        found.append(usable_cores(KernelFiles(tmp_path)))
+    assert found == [6, 6, 6, 4, 3, 1]
+
+
+def test_slots_and_their_threads_go_by_the_cores_that_the_node_may_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Given a batch job or a container with six cores of a machine of 64
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    for module in (cli, node):
+        monkeypatch.setattr(module, "usable_cores", lambda: 6)
     made: list[int] = []
 
     class Started:
@@ -96,6 +124,7 @@ def test_default_of_slots_is_one_per_two_cores_that_the_node_may_use(
         monkeypatch.setenv(f"HIGHNOON_{name}", str(value))
     assert CliRunner().invoke(cli.app, ["start"]).exit_code == 0
     assert made == [3]
+    assert threads_per_slot(3) == 2
 
 
 def test_pool_that_cannot_be_killed_does_not_block_its_agent(

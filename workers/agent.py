@@ -58,6 +58,7 @@ class Agent:
         self._record = NodeRecord(node, self._slots, until_idle=until_idle)
         self._node_monitor = NodeMonitor(node.slots, self._slots, KillRecords(node.folder / "kills"))
         self._groups: TrialGroups | None = None
+        self._drain_order = node.drain
         self._pool = PoolKeeper(node)
         self._entering: Future[None] | None = None
         self._beating: Future[Beat] | None = None
@@ -81,7 +82,7 @@ class Agent:
         self._node.settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with node_lock(self._node.folder), node_metrics(self._node) as port:
             self._slots.prepare()
-            self._node.drain.prepare()
+            self._drain_order.prepare()
             self._prepare_groups()
             if port is not None:
                 self._event("metrics", port=port)
@@ -93,7 +94,7 @@ class Agent:
 
     def _serve(self) -> int:
         while True:
-            is_draining = self._node.drain.is_given()
+            is_draining = self._drain_order.is_given()
             if is_draining and self._pool.is_gone:
                 return Exit.OK
             # A new pool imports TensorFlow meanwhile, and takes no message before it has.
@@ -128,12 +129,12 @@ class Agent:
 
     def _drain(self, *, at_once: bool = False) -> None:
         settings = self._node.settings
-        is_draining = self._node.drain.is_given()
+        is_draining = self._drain_order.is_given()
         if is_draining and not at_once:  # by a person's order, whose time goes on
             return
         allowed_s = 0.0 if at_once else settings.drain_s
         try:
-            self._node.drain.give(allowed_s=allowed_s)
+            self._drain_order.give(allowed_s=allowed_s)
         except OSError as error:  # the pool takes no further message, and its trials end with it at the latest
             self._event("drain_order_lost", level=logging.ERROR, error=error)
         # Past this the pool is killed; a supervisor needs three graces at most to end its trial.
@@ -185,7 +186,7 @@ class Agent:
     def _obey(self, beat: Beat) -> None:
         # Another database at the same address has no row of this boot.
         self._has_entered = beat.state is not None
-        if self._node.drain.is_given():
+        if self._drain_order.is_given():
             return
         if beat.state is WorkerState.DRAINING or beat.is_idle:
             self._drain()

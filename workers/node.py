@@ -15,7 +15,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from highnoon.shared.memory.cores import usable_cores
@@ -117,7 +117,8 @@ class Node:
     def written_folders(self) -> tuple[Path, Path]:
         """Where agent and trials write. In containers the first is often in memory, and the second on a shared disk."""
         runs = self.settings.home / "runs"
-        return self.folder, runs if runs.is_dir() else self.settings.home
+        # Not pathlib's, which raises for a disk that fails.
+        return self.folder, runs if os.path.isdir(runs) else self.settings.home  # noqa: PTH112
 
     @property
     def health_file(self) -> Path:
@@ -151,11 +152,16 @@ class Node:
         return self.checkpoints / study / f"ticket-{ordinal:05d}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DrainOrder:
-    """A file with the time until which running trials may go on, by this machine's monotonic clock."""
+    """A file with the time until which running trials may go on, by this machine's monotonic clock.
+
+    An order is never taken back: it holds as well while its file cannot be read or written, as on a network disk that
+    gives errors.
+    """
 
     path: Path
+    _last_due_at: float | None = field(default=None, init=False)
 
     def prepare(self) -> None:
         """Makes the file, so that an order needs no further space on the disk. Raises OSError."""
@@ -166,7 +172,8 @@ class DrainOrder:
 
         Written in place: its last character makes it valid.
         """
-        order = f"{time.monotonic() + allowed_s:.6f}".rjust(_ORDER_CHARS - 1) + "\n"
+        self._last_due_at = time.monotonic() + allowed_s
+        order = f"{self._last_due_at:.6f}".rjust(_ORDER_CHARS - 1) + "\n"
         with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(order)
 
@@ -180,12 +187,12 @@ class DrainOrder:
         return due_at is not None and time.monotonic() >= due_at
 
     def _due_at(self) -> float | None:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123 (several times for each short trial)
                 order = file.read(_ORDER_CHARS)
-            return float(order) if order.endswith(b"\n") else None
-        except (FileNotFoundError, ValueError):
-            return None
+            if order.endswith(b"\n"):
+                self._last_due_at = float(order)
+        return self._last_due_at
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from highnoon.shared.runtime.processes import Identity, identify
 
+_SUFFIX = ".state"
 _TRIES = 5
 _WRITTEN_WITHIN_S = 0.001
 """One call of the system writes a line."""
@@ -106,11 +107,11 @@ class SlotStates:
             self._change(trial_group=None)
 
     def reserved_by_others(self) -> list[int]:
-        """What the other slots keep for trials that run, or are about to."""
+        """What the other slots keep for trials that run, or are about to. Raises OSError."""
         return [
             state.reserved_bytes
-            for state in self._living()
-            if state.pid != os.getpid() and state.reserved_bytes is not None
+            for state in self._read(ValueError)
+            if state.reserved_bytes is not None and state.pid != os.getpid() and state.writer_is_alive
         ]
 
     def supervisors(self) -> list[int]:
@@ -122,21 +123,27 @@ class SlotStates:
         return [state.trial_group for state in self._living() if state.trial_group is not None]
 
     def states(self) -> list[SlotState]:
-        """Of all slots that have one, also of dead supervisors."""
-        found = []
-        for path in self._paths():
-            # What is none of ours, or another version wrote, is no state.
-            with contextlib.suppress(ValueError):
-                found.append(_state_in(path))
-        return [state for state in found if state is not None]
+        """Of all slots that have one, also of dead supervisors; without those that cannot be read at this moment.
+
+        A network disk may give an error now and then, which must not end the agent and with it all trials.
+        """
+        with contextlib.suppress(OSError):
+            return [*self._read(OSError, ValueError)]
+        return []
 
     def all_states(self) -> list[SlotState]:
         """As `states`. Raises OSError, and ValueError for what another version wrote."""
-        return [state for state in map(_state_in, self._paths()) if state is not None]
+        return [*self._read()]
 
     def none_at_work(self) -> bool:
-        """True when no living supervisor has a ticket, nor will have one once the node drains."""
-        return not self._living()
+        """True when no living supervisor has a ticket, nor will have one once the node drains.
+
+        False while a state cannot be read, which may be of one at work.
+        """
+        try:
+            return not any(state.writer_is_alive for state in self._read(ValueError))
+        except OSError:
+            return False
 
     def busy(self) -> int:
         """How many living supervisors have an attempt under way."""
@@ -147,17 +154,32 @@ class SlotStates:
         return [state for state in self.states() if not state.writer_is_alive]
 
     def drop(self, state: SlotState) -> None:
-        """Removes a state that was acted upon."""
-        self._path(state.pid).unlink(missing_ok=True)
+        """Removes a state that was acted upon; on a disk that fails it stays, and is acted upon again."""
+        with contextlib.suppress(OSError):
+            self._path(state.pid).unlink(missing_ok=True)
 
     def _living(self) -> list[SlotState]:
         return [state for state in self.states() if state.writer_is_alive]
 
-    def _paths(self) -> list[Path]:
-        return [*self._folder.glob("*.state")]
+    def _read(self, *skipped: type[Exception]) -> Iterator[SlotState]:
+        """The states; a file that raises one of `skipped` has none.
+
+        What is none of ours, or another version wrote, raises ValueError. Raises OSError for a folder that exists and
+        cannot be read.
+        """
+        try:
+            # Not `glob`: whether it hides errors depends on the version of Python.
+            names = os.listdir(self._folder)  # noqa: PTH208
+        except FileNotFoundError:
+            return
+        for name in names:
+            with contextlib.suppress(*skipped):
+                state = _state_in(self._folder / name) if name.endswith(_SUFFIX) else None
+                if state is not None:
+                    yield state
 
     def _path(self, pid: int) -> Path:
-        return self._folder / f"{pid}.state"
+        return self._folder / f"{pid}{_SUFFIX}"
 
     def _change(self, **changes: Any) -> None:
         if self._mine is not None:

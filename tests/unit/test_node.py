@@ -15,7 +15,8 @@ from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.memory.kernel_files import KernelFiles
 from highnoon.shared.runtime.settings import SECRETS, Settings
 from highnoon.workers import cli, node, pool_keeper
-from highnoon.workers.node import Node, dead_nodes, node_lock, threads_per_slot, without_secrets
+from highnoon.workers.disk import disk_trouble
+from highnoon.workers.node import DrainOrder, Node, dead_nodes, node_lock, threads_per_slot, without_secrets
 from highnoon.workers.pool_keeper import PoolKeeper
 from tests.unit.kernel_tree import MOUNT, KernelTree
 
@@ -71,6 +72,27 @@ def test_no_variable_that_holds_a_secret_reaches_a_trial() -> None:
     secrets = {*SECRETS, "webui_tokens", "webui_viewer_token", "token", "flower_password", "webui_tokens_file"}
     environ = {f"HIGHNOON_{name.upper()}": "secret" for name in secrets} | {"PGPASSWORD": "secret", "PATH": "/bin"}
     assert without_secrets(environ) == {"PATH": "/bin"}
+
+
+def test_order_to_drain_holds_while_its_file_cannot_be_read_or_written(tmp_path: Path) -> None:
+    # Given an order on a network disk that gives errors: here a folder is in the place of its file
+    order = DrainOrder(tmp_path / "drain")
+    order.give(allowed_s=0.0)
+    assert order.is_due()
+    order.path.unlink()
+    order.path.mkdir()
+    assert order.is_given() and order.is_due()
+    another = DrainOrder(order.path)
+    assert not another.is_given(), "none was read before"
+    with pytest.raises(IsADirectoryError):
+        another.give(allowed_s=60.0)
+    assert another.is_given() and not another.is_due()
+
+
+def test_home_that_cannot_be_read_is_trouble_of_the_disk(settings: Settings, tmp_path: Path) -> None:
+    home = tmp_path / ("too long a name" * 20)
+    node = Node.boot(slots=1, resources=("cpu",), settings=settings.model_copy(update={"home": home}))
+    assert "cannot be written" in (disk_trouble(*node.written_folders) or "")
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:

@@ -63,6 +63,27 @@ def test_torn_file_is_ignored(notes: SlotStates, tmp_path: Path) -> None:
     assert notes.states() == notes.orphaned() == [] and notes.none_at_work()
 
 
+def test_file_that_cannot_be_read_hides_no_other_and_may_be_of_a_slot_at_work(
+    notes: SlotStates, tmp_path: Path
+) -> None:
+    # Given a file as on a network disk that gives errors: here a folder is in its place
+    (tmp_path / "slots" / "1.state").mkdir()
+    with notes.at_work("digits", 17):
+        (state,) = notes.states()
+        assert state.ticket == 17 and notes.supervisors() == [os.getpid()] and notes.orphaned() == []
+    assert not notes.none_at_work()
+    with pytest.raises(IsADirectoryError):
+        notes.all_states()
+    notes.drop(replace(state, pid=1))
+
+
+def test_folder_that_cannot_be_read_may_be_of_slots_at_work(tmp_path: Path) -> None:
+    notes = SlotStates(tmp_path / ("too long a name" * 20))
+    assert notes.states() == [] and not notes.none_at_work()
+    with pytest.raises(OSError, match="too long"):
+        notes.all_states()
+
+
 def test_longer_state_leaves_nothing_in_a_shorter_one(notes: SlotStates) -> None:
     with notes.at_work("a study with a long name", 123456):
         notes.add_attempt(3, "/a/working/folder")

@@ -5,21 +5,28 @@ Owns the process and the count of its starts. The agent decides when to pause or
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import time
 from contextlib import suppress
 
+from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import module_command
 from highnoon.workers import kernel
 from highnoon.workers.node import Node, threads_per_slot, without_secrets
+
+_log = logging.getLogger("highnoon.workers.agent")
 
 _RESTARTS = 5
 """A pool that dies more often than this within a minute has a fault that a restart does not repair."""
 
 _REFUSED = 2
 """The exit status of a pool that cannot be started: its preload fails."""
+
+_START_AGAIN_S = 10.0
+"""After a start that failed: a machine without memory or processes to spare may have some again."""
 
 _KILLED_WITHIN_S = 2.0
 """A process that the kernel does not end in this time (state D) may never end; the agent does not wait for it."""
@@ -32,6 +39,7 @@ class PoolKeeper:
         self._node = node
         self._process: subprocess.Popen[str] | None = None
         self._starts: list[float] = []
+        self._start_at = 0.0
         self._older = kernel.children()
         self._is_finishing = False
         self.is_paused = False
@@ -75,14 +83,23 @@ class PoolKeeper:
         return self._process is None or self._process.poll() is not None
 
     def keep(self) -> int | None:
-        """Starts a pool unless one runs or it is paused. Returns the exit status of one that ended by itself."""
+        """Starts a pool unless one runs or it is paused. Returns the exit status of one that ended by itself.
+
+        EX_OSERR stands for one that the machine had no process or memory for, which is tried again.
+        """
         if self._process is not None:
             status = self._process.poll()
             if status is not None:
                 self._process = None
             return None if self._is_finishing else status
-        if not self.is_paused:
+        if self.is_paused or time.monotonic() < self._start_at:
+            return None
+        try:
             self._start()
+        except OSError as error:
+            event(_log, "pool_not_started", level=logging.ERROR, worker=self._node.worker_id[:8], error=error)
+            self._start_at = time.monotonic() + _START_AGAIN_S
+            return os.EX_OSERR
         return None
 
     def is_hopeless(self, status: int) -> bool:
@@ -91,7 +108,8 @@ class PoolKeeper:
         return status == _REFUSED or len(recent) > _RESTARTS
 
     def _start(self) -> None:
-        """A new pool: it imports TensorFlow before it takes a message."""
+        """A new pool: it imports TensorFlow before it takes a message. Raises OSError."""
+        self._starts.append(time.monotonic())
         threads = str(threads_per_slot(self._node.slots))
         environ = {
             "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -110,8 +128,8 @@ class PoolKeeper:
             start_new_session=True,
             env=environ,
         )
-        assert self._process.stdin is not None
-        self._process.stdin.write(self._node.to_json())
-        self._process.stdin.close()
-        self._starts.append(time.monotonic())
         self._is_finishing = False
+        assert self._process.stdin is not None
+        # It may have ended already: its status is found as that of any other.
+        with suppress(BrokenPipeError), self._process.stdin as pipe:
+            pipe.write(self._node.to_json())

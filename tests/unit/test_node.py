@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -163,3 +164,36 @@ def test_pool_that_cannot_be_killed_does_not_block_its_agent(
         process.kill()
         process.wait()
         assert keeper.kill()
+
+
+def test_pool_that_the_machine_has_no_process_for_is_started_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_keeper, "module_command", lambda *_: ["sleep", "60"])
+    keeper = PoolKeeper(Node.boot(slots=1, resources=("cpu",), settings=settings))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Given a start that fails, here for want of a descriptor
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert keeper.keep() == os.EX_OSERR
+        assert keeper.keep() is None, "not again at once"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert keeper.is_gone and not keeper.is_hopeless(os.EX_OSERR)
+    keeper._start_at = 0.0  # some seconds later
+    assert keeper.keep() is None and not keeper.is_gone
+    assert keeper.kill()
+
+
+def test_pool_that_ends_before_it_has_read_its_node_is_one_that_died(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_keeper, "module_command", lambda *_: ["false"])
+    keeper = PoolKeeper(Node.boot(slots=1, resources=("cpu",), settings=settings))
+
+    def when_it_has_ended(_: Node) -> str:
+        os.waitid(os.P_PID, keeper.pid or 0, os.WEXITED | os.WNOWAIT)
+        return "{}"
+
+    monkeypatch.setattr(Node, "to_json", when_it_has_ended)
+    assert [keeper.keep(), keeper.keep()] == [None, 1]

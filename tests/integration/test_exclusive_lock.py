@@ -7,10 +7,17 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from highnoon.workers.monitor.resources import ExclusiveLock
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.study_file import build_spec
+from highnoon.shared.runtime.settings import Settings
+from highnoon.workers.monitor.resources import ExclusiveLock, ResourceAllocator
+from highnoon.workers.node import Node
 from tests.support import eventually
 
 
@@ -85,3 +92,19 @@ def test_a_trial_that_was_forked_inside_holds_nothing(path: Path) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_an_attempt_waits_until_its_study_or_its_node_ends_it(settings: Settings) -> None:
+    node = Node.boot(slots=2, resources=("cpu",), settings=settings)
+    study = {"name": "digits", "objective": "objectives.py:good", "search_space": {"x": ["uniform", 0.0, 1.0]}}
+    spec = build_spec({**study, "code_dir": str(Path(__file__).parents[1])}, source="study.toml")
+    cancelled = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
+    answers = iter([None, cancelled])
+    services: Any = SimpleNamespace(interruption=lambda: next(answers))
+    path = node.folder / "room"
+    with another_supervisor(path, alone=False) as pid:
+        eventually(inside(path, pid), what="it runs")
+        with ResourceAllocator(node).take(spec, services, alone=True) as resources:
+            assert resources.refusal == cancelled
+    with ResourceAllocator(node).take(spec, services, alone=True) as resources:
+        assert resources.refusal is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +33,6 @@ from highnoon.workers.monitor.memory_policy import (
     judge,
     pause_s,
 )
-from highnoon.workers.monitor.resources import _Waiting
 from highnoon.workers.monitor.trial_cgroups import TrialGroups
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from tests.frozen import Stopwatch
@@ -228,15 +226,6 @@ class TestKillSelection:
         records.drop(7)
         assert records.read(7) is None
         assert KillRecord.of(trial(7, age=1, used=700), share_bytes=800 * MIB).cause == "oom_neighbour"
-
-
-class TestWaiting:
-    def test_it_goes_on_until_the_services_name_an_outcome(self) -> None:
-        cancelled = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
-        answers = iter([None, None, cancelled])
-        waiting = _Waiting(SimpleNamespace(interruption=lambda: next(answers)))  # type: ignore[arg-type]
-        assert waiting() and waiting() and waiting.outcome is None
-        assert not waiting() and waiting.outcome == cancelled
 
 
 class TestWhereGroupsAreMade:

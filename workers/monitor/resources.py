@@ -73,11 +73,17 @@ class ResourceAllocator:
     @contextmanager
     def take(self, spec: StudySpec, services: Services, *, alone: bool) -> Iterator[Resources]:
         """Waits for the lock if need be. Raises LeaseLost if the lease is lost meanwhile."""
-        waiting = _Waiting(services)
+        outcome: Outcome | None = None
+
+        def may_wait() -> bool:
+            nonlocal outcome
+            outcome = services.interruption()
+            return outcome is None
+
         taken = Resources(node=self._poller, records=self._records, is_alone=alone)
-        with self._lock.acquired(alone=alone, may_wait=waiting) as is_acquired:
+        with self._lock.acquired(alone=alone, may_wait=may_wait) as is_acquired:
             if not is_acquired:
-                yield replace(taken, refusal=waiting.outcome)
+                yield replace(taken, refusal=outcome)
                 return
             limits = self._limits(spec)
             group = None
@@ -153,15 +159,3 @@ class ExclusiveLock:
 
     def _release(self, byte: int) -> None:
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
-
-
-class _Waiting:
-    """Called while the lock is not free: ends the wait when study or node require it."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self.outcome: Outcome | None = None
-
-    def __call__(self) -> bool:
-        self.outcome = self._services.interruption()
-        return self.outcome is None

@@ -142,6 +142,17 @@ class ProcessTree:
         )
         return self._last
 
+    def inherited_bytes(self) -> int:
+        """What of `shared_bytes` of the last `exact` may come from the parent of the root; never less than does.
+
+        Each process that inherits a page has the same part of it (by PSS) as the parent, whose page tables are read.
+        """
+        fields = (self._files.text(f"/proc/{self._pid}/stat") or "").rpartition(")")[2].split()
+        parent = process_memory(int(fields[1]), self._files) if fields else None
+        if parent is None:
+            return self._last.shared_bytes
+        return min(self._last.shared_bytes, len(self.pids) * max(0, parent.pss_bytes - parent.private_bytes))
+
     def estimate(self) -> TreeMemory:
         """The last `exact` (before it: nothing), moved by the growth of RSS since then; new processes count in full."""
         rss = [self._rss(pid) for pid in self.pids]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +319,29 @@ class Group:
         return self.joined
 
 
+@contextmanager
+def family(*, holding: int, children: int) -> Iterator[int]:
+    """A process that was forked from this one, has filled its memory, and has then forked processes that share it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        held = os.urandom(1) * holding
+        for _ in range(children):
+            if os.fork() == 0:
+                signal.pause()
+        os.write(writing, held[:1])
+        signal.pause()
+    try:
+        os.read(reading, 1)
+        yield pid
+    finally:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        os.close(writing)
+
+
 class TestSampling:
     @pytest.fixture(autouse=True)
     def _machine(self, tmp_path: Path) -> None:
@@ -396,6 +421,14 @@ class TestSampling:
         group.oom_kills, self.now = 1, 0.04
         memory.explain(signal.SIGKILL, None)
         assert memory.trace().samples == ((0.04, LIMITS.hard_bytes),)
+
+    def test_what_a_trial_shares_with_its_own_children_from_the_beginning_is_its_own(self) -> None:
+        with family(holding=200 * MIB, children=3) as pid:
+            node, records = MemoryPoller(root=self.root), KillRecords(self.root / "kills")
+            memory = TrialMemory(pid, LIMITS, node, records, clock=lambda: self.now)
+            self.now = 1.5
+            memory.look()
+        assert 180 * MIB < memory.peak_bytes < 300 * MIB
 
     def test_the_kernels_peak_is_no_sample_where_there_are_readings(self) -> None:
         group = Group(used=100 * MIB)

@@ -217,8 +217,8 @@ class _Processes:
             began_at = self._clock()
             memory = self._tree.exact() or memory
             self._schedule.done(began_at, memory.resident_bytes)
-            # Shared at the first reading: with the worker. What comes later is shared with children of its own.
-            self._inherited = memory.shared_bytes if self._inherited is None else self._inherited
+            # The imports of the worker. What is shared beyond that is shared with children of its own.
+            self._inherited = self._tree.inherited_bytes() if self._inherited is None else self._inherited
         own = self._own(memory)
         self._foreign = max(0, memory.resident_bytes - own)
         return own + memory.swap_bytes, memory.swap_bytes

@@ -17,8 +17,10 @@ from pathlib import Path
 
 def prefer_as_oom_victim() -> None:
     """If the kernel must kill for memory, it takes this process and not its supervisor."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        # A worker may have more than 500 itself, as in a pod of Kubernetes.
+        score.write_text(str(min(1000, max(500, int(score.read_text()) + 100))))
 
 
 def join_cgroup(procs: str) -> bool:

@@ -603,3 +603,17 @@ def test_a_guard_inside_a_trial_works_with_the_studys_memory_keys(tmp_path: Path
     outcome = begin(tmp_path, "shows_memory_policy", isolation=isolation, memory=asked).watch(Diary())
     assert outcome.ending is Ending.COMPLETED, outcome
     assert "policy 0.42 7 3" in outcome.log_tail
+
+
+@pytest.mark.parametrize(("workers_own", "trials"), [(700, 800), (950, 1000)])
+def test_kernel_prefers_a_trial_to_its_supervisor_also_where_the_worker_is_a_likely_victim(
+    workers_own: int, trials: int
+) -> None:
+    # Given a worker as in a Kubernetes pod whose memory has a request below its limit
+    runs = (
+        "from pathlib import Path; from highnoon.workers.kernel import prefer_as_oom_victim\n"
+        f"score = Path('/proc/self/oom_score_adj'); score.write_text('{workers_own}')\n"
+        "prefer_as_oom_victim(); print(score.read_text())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", runs], check=True, stdout=subprocess.PIPE, text=True)
+    assert int(done.stdout) == trials

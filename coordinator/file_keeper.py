@@ -92,8 +92,7 @@ class FileKeeper:
                 record = self._access.study(kept.study)
                 with self._opened(record) as study:
                     needed = study.worth_extending(set(kept.numbers), kept.most)
-                    if not record.is_over:
-                        needed |= study.checkpoints_needed()
+                    needed |= study.checkpoints_needed()
                 self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - needed)
             except Exception as error:  # of its data
                 event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=_described(error))

@@ -14,11 +14,12 @@ class LocalCheckpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._begun: set[int] = set()
+        self.begun: set[int] = set()
+        """The numbers of trials of this call."""
 
     def begin(self, number: int, extends: int | None) -> Path:
         """Where the trial's checkpoints go, with those of the trial that it goes on from; made or not."""
-        self._begun.add(number)
+        self.begun.add(number)
         own = self._folder_of(number)
         if extends is not None:
             shutil.copytree(self._folder_of(extends), own, symlinks=True)
@@ -26,7 +27,7 @@ class LocalCheckpoints:
 
     def read(self) -> LastCheckpoints:
         """Those that trials of this call have left."""
-        return LastCheckpoints(kept=dict.fromkeys(self._numbers()), of_call=self._begun)
+        return LastCheckpoints(kept=dict.fromkeys(self._numbers()), of_call=self.begun)
 
     def keep_only(self, numbers: Collection[int]) -> None:
         """Removes those of all other trials."""

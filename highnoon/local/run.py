@@ -239,7 +239,8 @@ class _Run:
         if self._spec.keep_best is not None:
             self._files.keep_best(self._study, self._spec.keep_best)
         if self._spec.sampler.goes_on_from_checkpoints:
-            needed = retry_until_available(self._study.checkpoints_needed, logger)
+            begun = self._checkpoints.begun
+            needed = retry_until_available(lambda: self._study.checkpoints_needed(begun), logger)
             self._checkpoints.keep_only(needed | {trial.started.number for trial in self._running})
         self._show()
         if self._callbacks and _call_back(self._study, self._callbacks, started):

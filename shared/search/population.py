@@ -3,8 +3,8 @@
 After Jaderberg et al., Population Based Training of Neural Networks (2017, https://arxiv.org/abs/1711.09846), with the
 numbers that Ray Tune has by default. A trial is one member's training over `perturbation_interval` steps; the next of
 that member begins with the checkpoint that it has left. A member that is among the worst of its generation begins with
-the checkpoint of one of the best instead, at a point near that one's. Trials of a generation end one after the other,
-and are compared with those that have ended by then: nobody waits for the last one.
+the checkpoint of one of the best instead, at a point near its point. Trials of a generation end one after the other,
+and are compared with those that have ended by then: no trial waits for the last one.
 
 What a trial is of its population stands in its attributes, so that any node can choose the next one.
 """
@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -26,7 +26,7 @@ from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.param import Float
 from highnoon.shared.domain.states import CAUSE, ENDING, SEGMENT_END, Ending
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.sampling_space import SamplingSpace
 
 MEMBER, GENERATION = "highnoon:member", "highnoon:generation"
@@ -106,10 +106,7 @@ class Population:
         `are_retried`: whether a lost trial is tried again, as on a cluster.
         """
         segments = _segments(trials)
-        first = min(map(_member, segments), default=ordinal)
-        if first < self._size:  # else the study had another sampler before
-            first = 0
-        if ordinal < first + self._size:
+        if self._has_place(ordinal, segments, by_ordinal=are_retried):
             return self.new_member(ordinal)
         ended = [trial for trial in _newest(segments).values() if trial.state.is_finished() and not _is_done(trial)]
         retried = [trial for trial in ended if are_retried and self._is_to_be_retried(trial)]
@@ -124,12 +121,25 @@ class Population:
         return Segment(member=ordinal, generation=0, params={})
 
     def needed(self, trials: Iterable[FrozenTrial]) -> set[int]:
-        """The numbers of trials from whose checkpoints another one may go on."""
+        """The numbers of trials from whose checkpoints another one may go on: each member's last, and those of the
+        last two generations."""
         segments = _segments(trials)
-        newest = list(_newest(segments).values())
-        unfinished = [trial for trial in newest if not _is_done(trial)]
-        oldest = min(map(_generation, unfinished or newest), default=0) - 1
-        return {trial.number for trial in segments if _is_over(trial) and _generation(trial) >= oldest}
+        oldest = max(map(_generation, segments), default=0) - 1
+        last = {trial.number for trial in _newest(segments).values()}
+        return {
+            trial.number
+            for trial in segments
+            if _can_go_on(trial) and (_generation(trial) >= oldest or trial.number in last)
+        }
+
+    def _has_place(self, ordinal: int, segments: Sequence[FrozenTrial], *, by_ordinal: bool) -> bool:
+        """Whether a ticket is one of the first. Tickets may begin in any order, trials of one process in theirs."""
+        members = {_member(trial) for trial in segments}
+        if not by_ordinal:
+            return len(members) < self._size
+        first = min(members, default=ordinal)
+        # Where no member has a number below, the study had another sampler before.
+        return ordinal < (0 if first < self._size else first) + self._size
 
     def _is_to_be_retried(self, trial: FrozenTrial) -> bool:
         """Whether its ticket has attempts left: as far as the trial shows it."""
@@ -145,27 +155,29 @@ class Population:
         member, generation = _member(trial), _generation(trial)
         ranked = self._ranked(segments, generation)
         worst = [one.number for one in ranked[len(ranked) - self._cut(len(ranked)) :]]
-        if not _is_over(trial) or trial.number in worst or trial.number not in kept:
-            return self._restarted(member, generation, segments, kept, rng)
+        if not _can_go_on(trial) or trial.number in worst or trial.number not in kept:
+            others = [one for one in segments if one is not trial]
+            return self._restarted(member, generation, others, kept, rng)
         params = self._space.as_repeated(trial.params)
         return Segment(member=member, generation=generation + 1, of=trial.number, params=params)
 
     def _restarted(
         self, member: int, generation: int, segments: Sequence[FrozenTrial], kept: Collection[int], rng: random.Random
     ) -> Segment:
-        """From the checkpoint of one of the best of this generation, or of the newest before it that has one."""
-        for earlier in range(generation, -1, -1):
-            ranked = [trial for trial in self._ranked(segments, earlier) if trial.number in kept]
+        """From the checkpoint of one of the best of this generation; where none is kept, of one before or after it."""
+        newest = max(map(_generation, segments), default=0)
+        for one in (*range(generation, -1, -1), *range(generation + 1, newest + 1)):
+            ranked = [trial for trial in self._ranked(segments, one) if trial.number in kept]
             if ranked:
                 parent = rng.choice(ranked[: max(self._cut(len(ranked)), 1)])
                 params = self._changed(self._space.as_repeated(parent.params), rng)
-                return Segment(member=member, generation=earlier + 1, of=parent.number, params=params)
-        has_ended = any(map(_is_over, segments))
+                return Segment(member=member, generation=one + 1, of=parent.number, params=params)
+        has_ended = any(map(_can_go_on, segments))
         return Segment(member=member, generation=0, params={}, is_restart_from_nothing=has_ended)
 
     def _ranked(self, segments: Sequence[FrozenTrial], generation: int) -> list[FrozenTrial]:
         """Those that have ended, the best one first; infeasible ones are the worst."""
-        over = [trial for trial in segments if _generation(trial) == generation and _is_over(trial)]
+        over = [trial for trial in segments if _generation(trial) == generation and _can_go_on(trial)]
         return sorted(over, key=lambda trial: (_misses(trial), self._sign * (trial.value or 0.0), trial.number))
 
     def _cut(self, count: int) -> int:
@@ -173,33 +185,31 @@ class Population:
         return min(math.ceil(count * self._quantile), count // 2)
 
     def _changed(self, params: Params, rng: random.Random) -> Params:
-        """A point near this one; what is to be drawn anew is left out."""
+        """A point near this one; what is to be drawn from its whole domain is left out."""
         for _ in range(_TRIES):
             changed = dict(params)
             for name in self._mutated:
                 if name in changed:
-                    value = self._mutation(self._space.domains[name], changed.pop(name), rng)
-                    changed |= {} if value is None else {name: value}
+                    value = changed.pop(name)
+                    if rng.random() >= self._resample:
+                        changed[name] = _moved(self._space.domains[name], value, rng)
             if not self._space.broken_by(changed):
                 return changed
         return params
 
-    def _mutation(self, domain: BaseDistribution, value: ParamValue, rng: random.Random) -> ParamValue | None:
-        """A neighbour of the value; None where it is to be drawn from the whole domain."""
-        if rng.random() < self._resample:
-            return None
-        moved = _moved(domain, value, rng)
-        return None if moved == value else moved
-
 
 def _moved(domain: Any, value: Any, rng: random.Random) -> Any:
-    """The choice before or after it; a number by a fifth smaller or larger, within its bounds and on its steps."""
+    """The choice before or after it; a number by a fifth smaller or larger, or by a step where that is more. At a bound
+    it may stay."""
     if isinstance(domain, CategoricalDistribution):
         index = int(domain.to_internal_repr(value)) + rng.choice((-1, 1))
         return domain.choices[min(max(index, 0), len(domain.choices) - 1)]
-    number = min(max(value * rng.choice(_FACTORS), domain.low), domain.high)
-    if domain.step is not None:
-        number = min(domain.low + round((number - domain.low) / domain.step) * domain.step, domain.high)
+    factor = rng.choice(_FACTORS)
+    if domain.step is None:
+        return float(min(max(value * factor, domain.low), domain.high))
+    now, then = (round((number - domain.low) / domain.step) for number in (value, value * factor))
+    steps = max(then, now + 1) if factor > 1.0 else min(then, now - 1)
+    number = min(max(domain.low + steps * domain.step, domain.low), domain.high)
     return int(number) if isinstance(domain, IntDistribution) else float(number)
 
 
@@ -225,7 +235,7 @@ def _of_lowest_generation(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return sorted((trial for trial in found if _generation(trial) == lowest), key=_member)
 
 
-def _is_over(trial: FrozenTrial) -> bool:
+def _can_go_on(trial: FrozenTrial) -> bool:
     """Whether a training can go on from here: not where it did not fit, failed, or came to its own end."""
     return trial.state is TrialState.COMPLETE and trial.user_attrs.get(CAUSE) == SEGMENT_END
 
@@ -237,7 +247,7 @@ def _misses(trial: FrozenTrial) -> bool:
 
 def _is_done(trial: FrozenTrial) -> bool:
     """Whether its member was trained to the end."""
-    return trial.state is TrialState.COMPLETE and not _is_over(trial)
+    return trial.state is TrialState.COMPLETE and not _can_go_on(trial)
 
 
 def _member(trial: FrozenTrial) -> int:

@@ -23,7 +23,7 @@ from highnoon.shared.domain.trial import Params
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.search.known_trials import KnownTrials
-from highnoon.shared.search.population import KEPT_BY_RETRY, Population
+from highnoon.shared.search.population import KEPT_BY_RETRY, Population, Segment
 from highnoon.shared.search.presampling import Sampled, earlier_trials, sample, seed_of
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.store.enqueued_points import plain_point
@@ -106,15 +106,25 @@ class PointChooser:
         segment = population.next(ordinal, members, kept, rng, are_retried=of_call is None)
         if segment.is_restart_from_nothing and not self._has_warned:
             self._has_warned = True
-            reason = "no trial has left anything in hn.checkpoint_dir(): this one begins at its beginning"
+            reason = "there is no checkpoint to go on from (hn.checkpoint_dir()): a trial begins at its beginning"
             event(logger, "no_checkpoints", level=logging.WARNING, study=self._spec.name, reason=reason)
-        new = replace(self._new(self._sampled_around(ordinal, segment.params)), user_attrs=segment.attrs)
+        new = replace(self._new(self._near_parent(ordinal, segment, trials)), user_attrs=segment.attrs)
         checkpoint = None if segment.of is None else kept[segment.of]
         if segment.of is None or checkpoint is None:
             return new
         extension = Extension(of=segment.of, checkpoint=checkpoint)
         attrs = {**new.system_attrs, EXTENSION: extension.to_json()}
         return replace(new, system_attrs=attrs, extension=extension)
+
+    def _near_parent(self, ordinal: int, segment: Segment, trials: Sequence[FrozenTrial]) -> Sampled:
+        """The point of a segment, completed; its parent's where the changed one cannot keep the constraints."""
+        try:
+            return self._sampled(ordinal, segment.params)
+        except SpaceExhausted:
+            parent = next((trial for trial in trials if trial.number == segment.of), None)
+            if parent is None:
+                raise
+            return self._sampled_around(ordinal, self._space.as_repeated(parent.params))
 
     def _repeated(self, ordinal: int, before: LostAttempt) -> NewTrial:
         """The same point, marked as the retry of that trial, if it is there."""

@@ -170,12 +170,13 @@ class StudyReader:
         return best | set(others[: count - len(best)])
 
     @in_error_boundary
-    def checkpoints_needed(self) -> set[int]:
-        """The numbers of trials from whose checkpoints the next ones may go on: of a population, as long as it runs."""
+    def checkpoints_needed(self, among: Collection[int] | None = None) -> set[int]:
+        """The numbers of trials from whose checkpoints the next ones may go on: of a population, or of these alone."""
         if not self._spec.sampler.goes_on_from_checkpoints:
             return set()
         population = Population(self._spec, SamplingSpace(self._spec.search_space, self._spec.point_constraints))
-        return population.needed(self._study.get_trials(deepcopy=False))
+        trials = self._study.get_trials(deepcopy=False)
+        return population.needed(trial for trial in trials if among is None or trial.number in among)
 
     @in_error_boundary
     def dataframe(self, *args: Any, **options: Any) -> Any:

@@ -75,8 +75,9 @@ class HPOTrialManager(StudyResults):
     `artifacts` is where files that trials save with `hn.save_artifact` are kept: a folder, or an address of fsspec;
     left out, HIGHNOON_ARTIFACTS_URL or `.highnoon/artifacts`. Only the `keep_best` best trials keep theirs.
 
-    No trial can be trained longer here, as `StudyHandle.extend_trial` does it on a cluster: `hn.checkpoint_dir()` is a
-    temporary folder in process, and ends with its trial. What a later training needs is saved by `hn.save_artifact`.
+    No trial can be trained longer here, as `StudyHandle.extend_trial` does it on a cluster: `hn.checkpoint_dir()` is
+    a temporary folder in process, and ends with its trial, or with the call where the sampler is pbt. What a later
+    training needs is saved by `hn.save_artifact`.
 
     `max_failures_in_a_row` ends a call after so many; left out, after 5 before the first success; 0 is never.
     """

@@ -70,6 +70,17 @@ def test_a_further_call_trains_a_population_of_its_own() -> None:
     assert all(trial.attrs.get(EXTENDS, 6) >= 6 for trial in hpo.trials[6:])
 
 
+def test_members_keep_the_constraints_on_parameters() -> None:
+    def trains_on(params: dict[str, float]) -> float:
+        return goes_on({"rate": params["a"] * params["b"]})
+
+    space = {"a": ("uniform", 0.0, 1.0), "b": ("uniform", 0.0, 1.0)}
+    for seed in range(4):
+        hpo = hn.HPOTrialManager(f"constrained-{seed}", n_trials=12, sampler=PBT, seed=seed)
+        hpo.optimize(trains_on, space, param_constraints=["a + b <= 1"])
+        assert all(trial.params["a"] + trial.params["b"] <= 1.0 for trial in hpo.trials)
+
+
 def test_a_training_without_checkpoints_begins_anew_each_time_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     def saves_nothing(params: dict[str, float]) -> float:
         for step in range(1, 9):

@@ -132,10 +132,8 @@ def test_nodes_that_choose_at_the_same_moment_take_different_members() -> None:
 
 
 def test_a_member_goes_on_from_its_own_checkpoint_at_its_own_point() -> None:
-    trials = [trial(n, n, 0, float(n), rate=0.1 + n / 10) for n in range(3)] + [trial(3, 3, 0)]
-    trials[2] = trial(2, 2, 0)
-    # Of two that have ended the worse one is replaced: give the better one only
-    segment = next_of(population_of(4), [trials[0], trial(1, 1, 0), trials[2], trials[3]])
+    trials = [trial(0, 0, 0, 0.0, rate=0.1), *(trial(n, n, 0) for n in range(1, 4))]
+    segment = next_of(population_of(4), trials)
     assert segment == Segment(member=0, generation=1, of=0, params={**POINT, "rate": 0.1})
     assert segment.attrs == {MEMBER: 0, GENERATION: 1, EXTENDS: 0}
 
@@ -152,7 +150,7 @@ def test_one_of_the_worst_begins_with_the_checkpoint_of_one_of_the_best_near_its
     assert {name: segment.params[name] for name in ("width", "kind")} == {"width": 16, "kind": "b"}
 
 
-def test_what_is_drawn_anew_is_left_open() -> None:
+def test_what_is_drawn_from_the_whole_range_is_left_open() -> None:
     trials = [trial(n, n, 0, float(n)) for n in range(2)] + [trial(10, 0, 1)]
     segment = next_of(population_of(2, resample_probability=1.0), trials)
     assert (segment.of, segment.params) == (0, {"width": 16, "kind": "b"})
@@ -207,7 +205,24 @@ def test_a_changed_point_keeps_the_constraints() -> None:
     population = population_of(2, space=space, param_constraints=["a + b <= 1"], resample_probability=0.0)
     for seed in range(50):
         changed = population._changed({"a": 0.5, "b": 0.5}, random.Random(seed))
-        assert changed["a"] + changed["b"] <= 1
+        assert changed["a"] + changed["b"] <= 1 and changed != {"a": 0.5, "b": 0.5}
+
+
+def test_a_member_far_behind_begins_with_the_checkpoint_of_another_one() -> None:
+    # Given a point that a person enqueued late, which is the worst of its generation, whose checkpoints are gone
+    first, last = [trial(n, n, 0, float(n)) for n in range(4)], [trial(90 + n, n, 29, float(n)) for n in range(4)]
+    late = trial(200, 120, 0, 9.0)
+    segment = next_of(population_of(4), [*first, *last, late], kept=[90, 91, 92, 93, 200])
+    assert (segment.member, segment.generation, segment.of) == (120, 30, 90)
+    # And it keeps no others
+    assert population_of(4).needed([*first, *last, late]) == {90, 91, 92, 93, 200}
+
+
+def test_members_of_one_process_begin_until_the_population_is_whole() -> None:
+    trials = [trial(n, n, 0, float(n)) for n in range(3, 5)]
+    population, rng = population_of(4), random.Random(1)
+    segments = [population.next(9, trials, (3, 4), rng, are_retried=are_retried) for are_retried in (False, True)]
+    assert [(segment.member, segment.generation) for segment in segments] == [(9, 0), (4, 1)]
 
 
 def test_checkpoints_are_needed_as_long_as_another_training_may_go_on_from_them() -> None:
@@ -228,6 +243,9 @@ def test_a_neighbour_is_within_the_domain_and_on_its_steps() -> None:
         assert _moved(FloatDistribution(0.1, 1.0), 0.95, rng) in (pytest.approx(0.76), 1.0)
         assert _moved(FloatDistribution(0.0, 1.0, step=0.25), 0.75, rng) in (0.5, 1.0)
         assert _moved(IntDistribution(1, 9), 5, rng) in (4, 6)
+        assert _moved(IntDistribution(1, 9), 2, rng) in (1, 3)
+        assert _moved(IntDistribution(32, 256, step=32), 64, rng) in (32, 96)
+        assert _moved(FloatDistribution(1e-4, 0.1, log=True), 0.1, rng) in (pytest.approx(0.08), 0.1)
         assert _moved(CategoricalDistribution(["a", "b", "c"]), "b", rng) in ("a", "c")
         assert _moved(CategoricalDistribution(["a", "b", "c"]), "a", rng) in ("a", "b")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from itertools import chain
+
+from optuna.trial import FrozenTrial
 
 from highnoon.local.trial import INTERRUPTED
 from highnoon.shared.domain.states import CAUSE, ENDING, Ending, TrialState
@@ -12,34 +13,50 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.grid_points import Grid
 from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import FreeOrdinal, OrdinalSource
 
 _random = random.SystemRandom()
 """Not the module's own generator: an objective that seeds it would make two processes choose the same."""
 
+_MOST_TRIES = 3
+"""To choose a point whose randomness follows from how many trials have begun: a model takes its time for each."""
 
-def ordinal_source(study: OptunaStudy, spec: StudySpec) -> Callable[[], int]:
+
+def ordinal_source(study: OptunaStudy, spec: StudySpec) -> OrdinalSource:
     """A function that gives the ordinal of the next trial, as a ticket has one in a cluster.
 
     For a sampler it is how many trials have begun: its seed follows from it, and its place in a sequence. For a grid it
-    is a point that no trial has visited; beyond the last point it is the ordinal at which the study is exhausted. Other
-    processes may add to the same study at the same time, without a lock: every point is visited, and two processes that
-    start within the same milliseconds may take the same one.
-    They choose at random so that this stays rare.
+    is a point that no trial has visited; beyond the last point it is the ordinal at which the study is exhausted.
+
+    Other processes may add to the same study at the same time. Where two of them would take the same point, an ordinal
+    is free only until another trial has begun. A grid is left at random, so that it rarely has to choose again; a
+    sampler with a seed draws its ordinal at random in the end, for a point of its own.
     """
+
+    def begun() -> tuple[list[FrozenTrial], int]:
+        trials = study.optuna_study.get_trials(deepcopy=False)
+        return trials, sum(trial.state.name != TrialState.WAITING for trial in trials)
+
     grid = Grid.of(spec)
     if grid is None:
-        return lambda: sum(
-            trial.state.name != TrialState.WAITING for trial in study.optuna_study.get_trials(deepcopy=False)
-        )
+
+        def by_count(tries: int) -> FreeOrdinal:
+            _, count = begun()
+            if spec.sampler.needs_space or (spec.seed is not None and tries < _MOST_TRIES):
+                return FreeOrdinal(ordinal=count, begun=count)
+            return FreeOrdinal(ordinal=count if spec.seed is None else _random.randrange(count, 2**31))
+
+        return by_count
     size = len(grid)
 
-    def unvisited() -> int:
-        trials = study.optuna_study.get_trials(deepcopy=False)
+    def unvisited(_tries: int) -> FreeOrdinal:
+        trials, count = begun()
         visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
         first = _random.randrange(max(size, 1))
         draws = (_random.randrange(size) for _ in range(min(size, 100)))
         ordinals = chain(draws, range(first, size), range(first))
-        return next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
+        ordinal = next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
+        return FreeOrdinal(ordinal=ordinal, begun=count)
 
     return unvisited
 

@@ -194,7 +194,7 @@ class _Run:
         try:
             started = retry_until_available(
                 lambda: self._study.start_trial(
-                    ordinal=self._next_ordinal(),
+                    ordinal=self._next_ordinal,
                     kept=self._checkpoints.read,
                     system_attrs=self._owner,
                     user_attrs=self._attrs,

@@ -2,8 +2,8 @@
 
 Several steps for what is one transaction in `optuna_sql`: safe between threads, and a crash loses the memory anyway.
 
-What is private in Optuna 5.0.x and used here (which domain the storage has last seen of a parameter) is checked by
-tests/contract/test_studies.py.
+What is private in Optuna 5.0.x and used here (the storage's lock, and which domain it has last seen of a parameter) is
+checked by tests/contract/test_studies.py.
 """
 
 from __future__ import annotations
@@ -46,12 +46,15 @@ class MemoryTrials:
     def start(self, new: NewTrial) -> StartedTrial | None:
         """As Trials describes it."""
         trial_id = new.waiting_trial_id
-        if trial_id is None:
-            trial_id = self._create(new)
-        elif not self._taken(trial_id):
-            return None
-        else:
-            self._complete(self._storage.get_trial(trial_id), new)
+        with self._storage._lock:
+            if new.begun not in (None, self._begun()):
+                return None
+            if trial_id is None:
+                trial_id = self._create(new)
+            elif not self._taken(trial_id):
+                return None
+            else:
+                self._complete(self._storage.get_trial(trial_id), new)
         number = self._storage.get_trial_number_from_id(trial_id)
         return StartedTrial(trial_id=trial_id, number=number, params=new.params)
 
@@ -131,11 +134,15 @@ class MemoryTrials:
         except KeyError:
             raise UnknownStudy("the study was deleted") from None
 
-    def _all(self, state: TrialState) -> list[FrozenTrial]:
+    def _all(self, *states: TrialState) -> list[FrozenTrial]:
+        """In these states; in any without one."""
         try:
-            return self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,))
+            return self._storage.get_all_trials(self._study_id, deepcopy=False, states=states or None)
         except KeyError:
             raise UnknownStudy("the study was deleted") from None
+
+    def _begun(self) -> int:
+        return sum(trial.state is not TrialState.WAITING for trial in self._all())
 
     def _taken(self, trial_id: int) -> bool:
         """Whether the trial became RUNNING by this call; another thread may be quicker."""

@@ -66,6 +66,10 @@ class SqlTrials:
     def start(self, new: NewTrial) -> StartedTrial | None:
         """As Trials describes it."""
         with self._transaction() as connection:
+            if new.begun is not None:
+                self._lock_study(connection)
+                if connection.scalar(statements.BEGUN, self._study) != new.begun:
+                    return None
             if new.waiting_trial_id is None:
                 trial_id, number = self._insert_trial(connection)
             else:
@@ -152,9 +156,12 @@ class SqlTrials:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
-    def _insert_trial(self, connection: Connection) -> tuple[int, int]:
+    def _lock_study(self, connection: Connection) -> None:
         if connection.scalar(statements.LOCK_STUDY, self._study) is None:
             raise UnknownStudy("the study was deleted")
+
+    def _insert_trial(self, connection: Connection) -> tuple[int, int]:
+        self._lock_study(connection)
         last = connection.scalar(statements.LAST_NUMBER, self._study)
         number = 0 if last is None else last + 1
         new = {"study_id": self._study["study"], "number": number, "state": TrialState.RUNNING}

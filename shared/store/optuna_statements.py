@@ -36,6 +36,9 @@ LOCK_STUDY = select(studies.c.study_id).where(studies.c.study_id == _STUDY).with
 LAST_NUMBER = select(trials.c.number).where(trials.c.study_id == _STUDY).order_by(trials.c.trial_id.desc()).limit(1)
 """Under LOCK_STUDY: the number before the next one."""
 
+BEGUN = select(func.count()).where(trials.c.study_id == _STUDY, trials.c.state != TrialState.WAITING)
+"""Under LOCK_STUDY: how many trials have begun."""
+
 FIRST_START = select(trials.c.datetime_start).where(trials.c.study_id == _STUDY).order_by(trials.c.trial_id).limit(1)
 
 FIRST_WAITING = (

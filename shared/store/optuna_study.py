@@ -37,7 +37,14 @@ from highnoon.shared.search.pruning import PrunerView
 from highnoon.shared.search.sampling_space import SamplingSpace
 from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.enqueued_points import checked_point
-from highnoon.shared.store.optuna_trials import NewTrial, StartedTrial, Trials, stored_values
+from highnoon.shared.store.optuna_trials import (
+    FreeOrdinal,
+    NewTrial,
+    OrdinalSource,
+    StartedTrial,
+    Trials,
+    stored_values,
+)
 from highnoon.shared.store.point_choice import PointChooser, ReadCheckpoints
 from highnoon.shared.store.pruning_decisions import PruningDecisions
 from highnoon.shared.store.study_notes import StudyNotes
@@ -132,22 +139,28 @@ class OptunaStudy(StudyReader):
     def start_trial(
         self,
         *,
-        ordinal: int,
+        ordinal: int | OrdinalSource,
         before: LostAttempt | None = None,
         kept: ReadCheckpoints = None,
         system_attrs: Mapping[str, Any] = MappingProxyType({}),
         user_attrs: Mapping[str, Any] = MappingProxyType({}),
     ) -> StartedTrial:
-        """A RUNNING trial without a ticket, at the point that `choose` gives."""
+        """A RUNNING trial without a ticket, at the point that `choose` gives.
+
+        The point is chosen again, with a new ordinal, where the chosen one may no longer be used.
+        """
+        tries = 0
         while True:
+            free = FreeOrdinal(ordinal=ordinal) if isinstance(ordinal, int) else ordinal(tries)
             waiting = self._trials.waiting()
             if waiting is not None and waiting.extension is not None:
                 waiting = None  # only a worker can fetch the checkpoint that it goes on from
-            new = self.choose(ordinal=ordinal, waiting=waiting, before=before, kept=kept)
-            new = replace(new, system_attrs={**new.system_attrs, **system_attrs})
+            new = self.choose(ordinal=free.ordinal, waiting=waiting, before=before, kept=kept)
+            new = replace(new, begun=free.begun, system_attrs={**new.system_attrs, **system_attrs})
             started = self._trials.start(replace(new, user_attrs={**new.user_attrs, **user_attrs}))
             if started is not None:
-                return replace(started, ordinal=ordinal, extends=new.user_attrs.get(EXTENDS))
+                return replace(started, ordinal=free.ordinal, extends=new.user_attrs.get(EXTENDS))
+            tries += 1
 
     @in_error_boundary
     def enqueue(self, params: Params) -> None:

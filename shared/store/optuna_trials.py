@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
@@ -44,6 +44,8 @@ class NewTrial:
     waiting_trial_id: int | None = None
     extension: Extension | None = None
     """Its attributes have that, too."""
+    begun: int | None = None
+    """It is started only while so many trials of the study have begun; None: always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,21 @@ class EarlierEnding:
         return self.values == own or (result.state is TrialState.PRUNED and not own)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeOrdinal:
+    """An ordinal that no trial had when it was chosen.
+
+    `begun`: how many trials had begun then, where the ordinal must not be used once there are more.
+    """
+
+    ordinal: int
+    begun: int | None = None
+
+
+OrdinalSource = Callable[[int], FreeOrdinal]
+"""Gives the ordinal of the next trial, by how many have been chosen for it in vain."""
+
+
 class Trials(Protocol):
     """The trials of one study. Each act is one transaction where there are transactions."""
 
@@ -81,7 +98,10 @@ class Trials(Protocol):
         """The oldest enqueued trial, without a lock."""
 
     def start(self, new: NewTrial) -> StartedTrial | None:
-        """A RUNNING trial; None when the enqueued trial was taken meanwhile. Raises UnknownStudy."""
+        """A RUNNING trial; None when the enqueued trial was taken meanwhile, or another number of trials has begun.
+
+        Raises UnknownStudy.
+        """
 
     def add(self, trial_id: int, new: NewTrial) -> None:
         """Adds parameters and attributes. Does nothing to a trial that is not RUNNING; the first value stays."""

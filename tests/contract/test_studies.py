@@ -20,6 +20,7 @@ from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, 
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
+from highnoon.shared.store.optuna_trials import FreeOrdinal
 from highnoon.shared.store.trial_results import ACTIVE_PARAMS, LOSS, PARAMS, SCORE
 from tests.contract.digits import POINT, SPACE, before, completed, failed, spec_of
 from tests.ledger import Ledger
@@ -164,6 +165,30 @@ def test_an_enqueued_trial_is_served_first(study: OptunaStudy) -> None:
     trial = study.trial(1)
     assert trial.state is TrialState.RUNNING
     assert trial.attrs == {"who": "a person"}
+
+
+@pytest.mark.parametrize("enqueued", [False, True])
+def test_a_point_is_chosen_again_when_another_trial_has_begun_meanwhile(
+    store: OptunaStore, study: OptunaStudy, enqueued: bool
+) -> None:
+    # Given a program that starts a trial whenever this one has counted, twice
+    others = store.open(spec_of())
+    if enqueued:
+        study.optuna_study.enqueue_trial({"width": 96})
+        study.optuna_study.enqueue_trial({"width": 96})
+
+    def counted(tries: int) -> FreeOrdinal:
+        begun = sum(trial.state is not TrialState.WAITING for trial in study.trials())
+        if tries < 2:
+            others.start_trial(ordinal=begun)
+        return FreeOrdinal(ordinal=begun, begun=begun)
+
+    # When this one starts a trial
+    started = study.start_trial(ordinal=counted)
+
+    # Then it has an ordinal of its own
+    assert (started.number, started.ordinal) == (2, 2)
+    assert [trial.state for trial in study.trials()] == [TrialState.RUNNING] * 3
 
 
 def test_an_enqueued_value_out_of_bounds_is_kept_as_by_optuna(study: OptunaStudy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ import pytest
 
 import highnoon as hn
 from highnoon.coordinator.cli import tables
-from highnoon.local import process
+from highnoon.local import ordinals, process
 from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, MissingExtra
 from highnoon.shared.runtime.terminal import open_console
+from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.views.trial_export import csv_head, csv_rows
 from highnoon.shared.views.trials import metric_names
 from tests.support import eventually
@@ -381,6 +385,43 @@ class TestFaultsOfTheObjective:
 
         with pytest.raises(InvalidInput, match=r"is an async function .*Write def objective\(params\) without async"):
             hn.HPOTrialManager("digits").optimize(objective, SPACE)
+
+
+class TestTwoManagers:
+    """They add to one study at the same time: both choose a point before either has started its trial."""
+
+    @pytest.mark.parametrize("storage", ["memory", "sqlite"])
+    @pytest.mark.parametrize(("sampler", "seed"), [("tpe", 1), ("qmc", None), ("grid", None)])
+    def test_no_point_is_tried_twice(
+        self, sampler: str, seed: int | None, storage: str, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = OptunaStore(url if storage == "sqlite" else None)
+        monkeypatch.setattr(hn.HPOTrialManager, "_connected", lambda manager: store)
+        managers = [hn.HPOTrialManager("digits", 3, storage=url, sampler=sampler, seed=seed) for _ in range(2)]
+        choose, both, this_thread = OptunaStudy.choose, threading.Barrier(2), threading.local()
+
+        def chosen(study: OptunaStudy, **arguments: Any) -> Any:
+            new = choose(study, **arguments)
+            if not hasattr(this_thread, "has_met"):
+                this_thread.has_met = both.wait(20.0)
+            return new
+
+        monkeypatch.setattr(OptunaStudy, "choose", chosen)
+        monkeypatch.setattr(ordinals, "_random", FixedRandom())
+        with ThreadPoolExecutor() as threads:
+            space = GRID if sampler == "grid" else SPACE
+            for run in [threads.submit(one.optimize, lambda params: params["x"], space) for one in managers]:
+                run.result()
+
+        trials = managers[0].trials
+        assert len(trials) == len({trial.params["x"] for trial in trials}) == 6
+
+
+class FixedRandom(random.Random):
+    """Always begins at the first point of a grid."""
+
+    def random(self) -> float:
+        return 0.0
 
 
 class TestTheManager:

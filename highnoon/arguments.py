@@ -20,6 +20,9 @@ NOT_KNOWN_YET: dict[str, Any] = {
 }
 """Replaces what only `optimize` knows, so that everything else can be checked before."""
 
+GUARD = "Guard the call with: if __name__ == '__main__':"
+"""For a call that the import of an objective's module must not make."""
+
 _IN_A_WORKERS_TRIAL = "HIGHNOON_TICKET"
 """Set by workers in the environment of a trial process."""
 

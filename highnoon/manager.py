@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from highnoon import current_trial
 from highnoon.arguments import (
+    GUARD,
     NOT_KNOWN_YET,
     callback_problems,
     checked,
@@ -37,6 +38,7 @@ from highnoon.shared.domain.trial import Params
 from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
+from highnoon.shared.objective.trial_context import is_trial_running
 from highnoon.shared.runtime.settings import ARTIFACTS, load_settings
 from highnoon.shared.runtime.urls import masked
 
@@ -184,7 +186,11 @@ class HPOTrialManager(StudyResults):
         that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
-        refuse_in_a_workers_trial("optimize()", "Guard the call with: if __name__ == '__main__':")
+        refuse_in_a_workers_trial("optimize()", GUARD)
+        if is_trial_process() and not is_trial_running():
+            raise UserInputError(
+                f"optimize(): the new interpreter of a trial imports this module, for the objective. {GUARD}"
+            )
         if search_space is None and callable(objective) and not takes_trial(objective):
             search_space = {}  # is refused, with what to write
         called = [] if callbacks is None else listed_callbacks(callbacks)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from highnoon.arguments import refuse_in_a_workers_trial
+from highnoon.arguments import GUARD, refuse_in_a_workers_trial
 from highnoon.cluster import Cluster, found_cluster
 from highnoon.handle import StudyHandle
 from highnoon.rehearsal import is_rehearsal
@@ -52,7 +52,7 @@ def submit(
     Raises InvalidInput with every mistake at once, StudyConflict when the name asks another question,
     ServiceUnavailable when no cluster runs.
     """
-    refuse_in_a_workers_trial("submit()", "Guard the call with: if __name__ == '__main__':")
+    refuse_in_a_workers_trial("submit()", GUARD)
     if is_rehearsal():
         raise UserInputError("submit(): a rehearsal stores nothing; use HPOTrialManager, or unset HIGHNOON_REHEARSAL")
     given = {"name": name, "n_trials": n_trials, "search_space": search_space, **keys}

@@ -170,6 +170,33 @@ class TestProcesses:
         assert all(set(trial.params) == {"x", "kind"} for trial in hpo.trials)
         assert all(trial.attrs["seen"] == trial.params["kind"] for trial in hpo.trials)
 
+    def test_module_that_optimizes_when_it_is_imported_starts_no_trials_of_its_trials(self, tmp_path: Path) -> None:
+        text = """
+            import os
+            import highnoon as hn
+
+            def objective(params):
+                inner = hn.HPOTrialManager("inner", n_trials=2)  # a study of a trial's own is none of the import's
+                inner.optimize(lambda point: point["x"], SPACE)
+                return float(len(inner.trials))
+
+            SPACE = {"x": ("uniform", 0.0, 1.0)}
+            os.environ["IMPORTS"] = str(int(os.environ.get("IMPORTS", 0)) + 1)
+            if int(os.environ["IMPORTS"]) <= 3:
+                hn.HPOTrialManager("outer", n_trials=1, isolation="spawn").optimize(objective, SPACE)
+        """
+        (tmp_path / "tune.py").write_text(textwrap.dedent(text))
+        run = program("import sys; sys.path.insert(0, sys.argv[1]); import tune", str(tmp_path))
+        _, shown = run.communicate(timeout=60)
+        assert run.returncode == 1
+        assert "Guard the call with: if __name__ == '__main__':" in shown
+
+        guarded = text.replace('if int(os.environ["IMPORTS"]) <= 3:', 'if os.environ["IMPORTS"] == "1":')
+        (tmp_path / "tune.py").write_text(textwrap.dedent(guarded))
+        run = program("import sys; sys.path.insert(0, sys.argv[1]); import tune", str(tmp_path))
+        _, shown = run.communicate(timeout=60)
+        assert run.returncode == 0 and "state=COMPLETE value=2" in shown
+
     def test_results_are_read_where_optimize_was_called(self, url: str) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=1, storage=url, isolation="fork")
         with pytest.raises(EveryTrialFailed, match="Read them where optimize"):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from highnoon.callbacks.metric_reports import MetricReporter
+from highnoon.current_trial import trial_seed
 
 
 def partial_fit(
@@ -22,8 +23,8 @@ def partial_fit(
     """Trains by the estimator's own `partial_fit`, all of `x` in each epoch; reports each score, returns the last.
 
     The score is the estimator's own on `validation`, a pair of x and y; `scoring` is another one, as scikit-learn
-    takes it. Scores are better when higher: the study's direction is "maximize". Batches are shuffled. Raises
-    TrialPruned when the study's pruner ends the trial.
+    takes it. Scores are better when higher: the study's direction is "maximize". Batches are shuffled, by the trial's
+    own seed unless another is given. Raises TrialPruned when the study's pruner ends the trial.
     """
     import numpy as np
     from sklearn.base import is_classifier
@@ -33,7 +34,7 @@ def partial_fit(
     reporter = MetricReporter("partial_fit()", "score")
     score = check_scoring(estimator, scoring)
     classes = {"classes": np.unique(y)} if is_classifier(estimator) else {}
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(trial_seed() if seed is None else seed)
     last = float("nan")
     for epoch in range(epochs):
         features, targets = shuffle(x, y, random_state=random)

@@ -237,6 +237,28 @@ def test_an_estimator_that_learns_in_steps_is_pruned() -> None:
     assert all(trial.metrics["score"] == trial.reports[-1].value for trial in trials)
 
 
+def test_batches_of_an_estimator_follow_from_the_studys_seed() -> None:
+    linear: Any = pytest.importorskip("sklearn.linear_model")
+
+    def objective(params: dict[str, Any]) -> float:
+        model = linear.SGDClassifier(loss="log_loss", random_state=1)
+        return hn.callbacks.partial_fit(
+            *(model, X[TRAINING], Y[TRAINING]),
+            validation=(X[VALIDATION], Y[VALIDATION]),
+            epochs=1,
+            batch_size=30,
+            scoring="neg_log_loss",
+        )
+
+    def values() -> list[float | None]:
+        hpo = hn.HPOTrialManager("seeded", n_trials=2, direction="maximize", seed=3)
+        hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})
+        return [trial.value for trial in hpo.trials]
+
+    first = values()
+    assert values() == first and len(set(first)) == 2
+
+
 def test_a_second_fit_goes_on_counting_epochs() -> None:
     keras: Any = pytest.importorskip("keras")
 

@@ -19,7 +19,7 @@ _ENDED_AS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", Trial
 _PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
 _LONGEST_TAG = 5000
 _NO_NAME = re.compile(r"[^\w/. -]")
-"""What no name of a metric may have there, and one of an objective may."""
+"""What no name of a metric or parameter may have there, and ours may."""
 
 
 class MLflowLogger(TrialLogger):
@@ -118,17 +118,19 @@ def _fill(client: Any, run_id: str, ended: FinishedTrial) -> None:
 
     at_ms = ended.span_ms[1]
     results = ended.results
-    names = _metric_names(results)
+    names = _allowed_names(results)
     metrics = [Metric(names[name], float(number), at_ms, 0) for name, number in results.items()]
     metrics += [Metric("report", report.value, at_ms, report.step) for report in ended.trial.reports]
     for some in _in_parts(metrics, _METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=some)
-    params = [Param(name, str(value)) for name, value in ended.trial.params.items()]
-    for few in _in_parts(params, _PARAMS_AT_ONCE):
+    params = ended.trial.params
+    names = _allowed_names(params)
+    pairs = [Param(names[name], str(value)) for name, value in params.items()]
+    for few in _in_parts(pairs, _PARAMS_AT_ONCE):
         client.log_batch(run_id, params=few)
 
 
-def _metric_names(names: Iterable[str]) -> dict[str, str]:
+def _allowed_names(names: Iterable[str]) -> dict[str, str]:
     """Each name as MLflow takes it; those that become equal to another one get a number."""
     allowed = {name: _allowed(name) for name in names}
     taken = {name for name in allowed if allowed[name] == name}

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger
-from tests.loggers import log, with_one_trial_of_each_ending
+from highnoon.shared.domain.lease import LostAttempt
+from tests.loggers import ENDINGS, log, study, with_one_trial_of_each_ending
 
 
 class TestMLflow:
@@ -58,6 +59,17 @@ class TestMLflow:
         assert started is not None and ended is not None
         assert complete.info.start_time == round(started.timestamp() * 1000)
         assert complete.info.end_time == round(ended.timestamp() * 1000)
+
+    def test_parameters_whose_names_mlflow_refuses_have_others(self, uri: str, runs: Any) -> None:
+        point = {"units (first)": 1, "units (second)": 2, "/units": 3, "rate": 4}
+        made = study(search_space={name: ["int", 1, 8] for name in point})
+        asked = made.start_trial(ordinal=0, before=LostAttempt(params=point, trial_number=999))
+        made.finish_trial(asked.trial_id, ENDINGS[0])
+
+        log(made, MLflowLogger(uri))
+
+        (run,) = runs()
+        assert run.data.params == {"units _first_": "1", "units _second_": "2", "_units": "3", "rate": "4"}
 
     def test_repeated_or_unfinished_run_is_written_once(self, uri: str, runs: Any) -> None:
         from mlflow import MlflowClient

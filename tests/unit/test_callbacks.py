@@ -12,7 +12,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, finished_trial
-from highnoon.callbacks.mlflow_logger import _metric_names
+from highnoon.callbacks.mlflow_logger import _allowed_names
 from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable, UserInputError
 
 LOGGERS = {
@@ -60,7 +60,7 @@ def test_leftover_wandb_folder_is_not_the_package(monkeypatch: pytest.MonkeyPatc
 def test_names_that_mlflow_refuses_are_replaced_and_stay_apart() -> None:
     names = ["loss", "a/b", "a b", "a_b", "a:b", "a//b", "./a", "a/", "/a", "..", ".", "", "..a", "a?b"]
 
-    named = _metric_names(names)
+    named = _allowed_names(names)
 
     assert [named[name] for name in names] == [
         *("loss", "a/b", "a b", "a_b", "a_b_2", "a__b", "__a", "a_", "_a", "_", "__2", "__3", "_a_2", "a_b_3"),

@@ -33,7 +33,7 @@ from highnoon.shared.objective.attempt import Objective, run_attempt
 from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import seed_libraries
-from highnoon.shared.objective.staged_files import StagedFiles
+from highnoon.shared.objective.staged_files import NO_CHECKPOINTS, StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
 from highnoon.shared.runtime.processes import (
     die_with_parent,
@@ -134,6 +134,16 @@ class Launcher:
         except BaseException:
             ours.close()
             raise
+
+
+def artifact_limit() -> int:
+    """HIGHNOON_ARTIFACT_LIMIT_BYTES; its default where the settings are wrong, which is reported at their store."""
+    from highnoon.shared.runtime.settings import load_settings  # takes its time, and few trials save files
+
+    try:
+        return load_settings().artifact_limit_bytes
+    except InvalidInput:
+        return NO_CHECKPOINTS.artifact_bytes
 
 
 def run_spawned(descriptor: int, payload: int, parent: int) -> NoReturn:
@@ -245,7 +255,7 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
     if task.defines_by_run:
         facts = StudyFacts(study_name=task.study_name, direction_names=task.scoring.directions)
         objective = given_trial(objective, channel, task.number, facts)
-    files = StagedFiles(task.saved)
+    files = StagedFiles(task.saved, artifact_bytes=artifact_limit)
     return run_attempt(
         objective,
         task.params,

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from highnoon.local.files import LocalFiles
-from highnoon.local.process import TrialProcess
+from highnoon.local.process import TrialProcess, artifact_limit
 from highnoon.local.study_channel import StudyChannel
 from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused
 from highnoon.shared.domain.score import Scoring
@@ -102,7 +102,7 @@ def attempt_here(
         facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
         objective = given_trial(objective, channel.definition, started.number, facts)
     repeats = repeats_of(study, started, spec)
-    staged = StagedFiles(files.folder(started.number))
+    staged = StagedFiles(files.folder(started.number), artifact_bytes=artifact_limit)
     outcome = run_attempt(
         objective,
         started.params,

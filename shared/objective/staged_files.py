@@ -51,9 +51,16 @@ NO_CHECKPOINTS = SavingLimits()
 class StagedFiles:
     """The trial's side. Makes its folder when something is saved."""
 
-    def __init__(self, folder: Path | None = None, limits: SavingLimits = NO_CHECKPOINTS) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        limits: SavingLimits = NO_CHECKPOINTS,
+        artifact_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        """`artifact_bytes` is asked at each file for the limit that is known then, in place of that of `limits`."""
         self._folder = folder
         self._limits = limits
+        self._artifact_bytes = artifact_bytes or (lambda: limits.artifact_bytes)
         self._numbers = itertools.count(1)
         self._sizes: dict[str, int] = {}
         self._packed: object = None
@@ -79,9 +86,9 @@ class StagedFiles:
         if len(others) >= MOST_ARTIFACTS:
             message = f"a trial keeps {MOST_ARTIFACTS} files; save this one by the name of an earlier one"
             raise _refused([Problem(key="name", message=message, value=name)])
-        if size + sum(others.values()) > self._limits.artifact_bytes:
-            message = f"has {size:,} bytes, and all files of a trial may have {self._limits.artifact_bytes:,}"
-            hint = "HIGHNOON_ARTIFACT_LIMIT_BYTES of the worker sets that limit."
+        if size + sum(others.values()) > (most := self._artifact_bytes()):
+            message = f"has {size:,} bytes, and all files of a trial may have {most:,}"
+            hint = "HIGHNOON_ARTIFACT_LIMIT_BYTES sets that limit, of a worker or of a program without a cluster."
             raise _refused([Problem(key="path", message=message, value=str(source), hint=hint)])
         target = self._next()
         try:

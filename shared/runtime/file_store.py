@@ -50,7 +50,9 @@ def file_store(place: str | Path, options: str | None = None) -> FileStore:
     written = str(place)
     if written.startswith("file://"):
         written = written.removeprefix("file://")
-    return _Addressed(written, options) if "://" in written else _Folder(Path(written))
+    if "://" in written:
+        return _Addressed(written, options)
+    return _Folder(Path(os.path.expanduser(written)))  # noqa: PTH111 - `~nobody` stays as it is, and raises nothing
 
 
 def store_of(settings: Settings) -> FileStore:

@@ -133,6 +133,34 @@ def test_a_wrong_file_fails_its_trial_with_the_reason(tmp_path: Path) -> None:
         manager.optimize(lambda params: hn.save_artifact("nowhere.bin"), {"x": ("uniform", 0.0, 1.0)})
 
 
+@pytest.mark.parametrize("isolation", ["none", "fork"])
+def test_the_environments_limit_holds_in_process(
+    isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIGHNOON_ARTIFACT_LIMIT_BYTES", "10")
+    (tmp_path / "model.txt").write_text("x" * 11)
+    manager = hn.HPOTrialManager("digits", n_trials=1, artifacts=tmp_path / "models", isolation=isolation)
+    with pytest.raises(EveryTrialFailed, match=r"has 11 bytes, and .* may have 10 .*_LIMIT_BYTES"):
+        manager.optimize(lambda params: hn.save_artifact(tmp_path / "model.txt"), SPACE)
+
+
+def test_wrong_settings_do_not_fail_a_trial_that_saves_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGHNOON_ARTIFACT_LIMIT_BYTES", "much")
+    monkeypatch.chdir(tmp_path)
+    manager = hn.HPOTrialManager("digits", n_trials=1, artifacts="models")
+    manager.optimize(objective, SPACE)
+    assert "HIGHNOON_ARTIFACT_LIMIT_BYTES" in str(manager.best_trial.attrs["highnoon:message"])
+
+
+def test_folder_may_be_named_from_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    manager = hn.HPOTrialManager("digits", n_trials=1, artifacts="~/models")
+    manager.optimize(objective, SPACE)
+    assert len(list((tmp_path / "home" / "models").iterdir())) == 1
+    assert manager.artifact(0, "model.txt", to="down").is_file()
+
+
 def test_wrong_arguments_are_named() -> None:
     wrong: Any = {"artifacts": 3, "keep_best": 0}
     with pytest.raises(InvalidInput, match=r"(?s)keep_best: .*artifacts: must be a folder"):

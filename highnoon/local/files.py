@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
@@ -42,6 +43,8 @@ class LocalFiles:
         self._place = place
         self.call = secrets.token_hex(16)
         """The ids of its files are derived from it, so that a later call knows the files of a trial that was killed."""
+        self._stored: dict[int, list[str]] = {}
+        """The ids of files that this call has begun to store, by the number of their trial."""
         self._copies = tempfile.TemporaryDirectory(prefix="highnoon-files-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Self:
@@ -63,8 +66,9 @@ class LocalFiles:
         """The outcome with what its trial has saved, which is in the store then."""
         artifacts: list[Artifact] = []
         missing: list[str] = []
-        for index, (name, copy) in enumerate(saved.items() if self._place is not None else ()):
-            file_id = _file_id(self.call, number, index)
+        for name, copy in saved.items() if self._place is not None else ():
+            file_id = _file_id(self.call, number, len(artifacts))
+            self._stored.setdefault(number, []).append(file_id)
             try:
                 with opened_copy(self.folder(number), copy) as source:
                     size, digest = self._store.put(file_id, source, int)
@@ -76,11 +80,28 @@ class LocalFiles:
         message = "; ".join(filter(None, [outcome.message, *missing]))
         return replace(outcome, artifacts=tuple(artifacts), message=message)
 
-    def remove_all_of(self, call: str, number: int) -> None:
-        """Removes what a trial of another call had stored, which was killed before its end."""
+    def remove_stored(self, number: int) -> None:
+        """Removes what a trial of this call has stored, which ends in another way."""
         with contextlib.suppress(HighNoonError):
-            for index in range(MOST_ARTIFACTS):
-                self._store.remove(_file_id(call, number, index))
+            for file_id in {*self._stored.get(number, ())}:
+                self._store.remove(file_id)
+
+    def remove_all_of(self, call: str, number: int) -> None:
+        """Removes what a trial of another call had stored, which was killed before its end.
+
+        Its files are those up to the first that is not there, of which there may be a part. The last one goes first: a
+        later call finds what this one has left.
+        """
+        with contextlib.suppress(HighNoonError):
+            ids = [_file_id(call, number, index) for index in range(MOST_ARTIFACTS)]
+            whole = list(takewhile(self._is_stored, ids))
+            for file_id in reversed(ids[: len(whole) + 1]):
+                self._store.remove(file_id)
+
+    def _is_stored(self, file_id: str) -> bool:
+        with contextlib.suppress(FileStoreError), self._store.opened(file_id):
+            return True
+        return False
 
     def keep_best(self, study: OptunaStudy, count: int) -> None:
         """Removes the artifacts of all but the best trials; what fails is tried again after the next trial."""

@@ -166,7 +166,7 @@ class _Run:
                     recorded(self._study, trial.channel, trial.started, outcome, for_s=0.0)
             for trial_id, number, owner in self._study.running_with(OWNER):
                 if owner == self._owner[OWNER]:
-                    self._files.remove_all_of(self._files.call, number)
+                    self._files.remove_stored(number)
                     self._study.finish_trial(trial_id, interrupted(error))
         except HighNoonError as fault:  # the next call ends them
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)

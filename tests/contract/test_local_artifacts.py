@@ -16,7 +16,13 @@ from optuna.artifacts import get_all_artifact_meta
 
 import highnoon as hn
 from highnoon.coordinator.cli.artifacts import artifacts
+from highnoon.local import files
 from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, UserInputError
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.staged_files import StagedFiles
+from highnoon.shared.runtime.file_store import file_store
+from highnoon.shared.store.optuna_study import OptunaStudy
 
 SPACE = {"x": ("int", 0, 3)}
 
@@ -178,6 +184,74 @@ def test_an_interrupted_run_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         manager.optimize(interrupted, {"x": ("uniform", 0.0, 1.0)})
     assert not (tmp_path / "models").exists() and manager.artifacts() == []
+
+
+class CountingStore:
+    """A folder that counts what is asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store, self.asked = file_store(folder), 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += 1
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize(("saves", "most"), [(0, 0), (2, 4)])
+def test_interrupted_run_asks_the_store_for_what_it_has_stored_only(
+    saves: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CountingStore(tmp_path / "models")
+    monkeypatch.setattr(files, "file_store", lambda *_: store)
+    monkeypatch.setattr(OptunaStudy, "finish_trial", interrupt_once(OptunaStudy.finish_trial))
+    manager = hn.HPOTrialManager("digits", n_trials=1)
+
+    def objective(params: dict[str, Any]) -> float:
+        for number in range(saves):
+            (tmp_path / "model.txt").write_text("x")
+            hn.save_artifact(tmp_path / "model.txt", f"{number}.txt")
+        return 0.5
+
+    with pytest.raises(KeyboardInterrupt):
+        manager.optimize(objective, SPACE)
+
+    assert store.asked == most
+    assert not any((tmp_path / "models").glob("*"))
+
+
+def interrupt_once(finish: Any) -> Any:
+    has_come = False
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal has_come
+        if not has_come:
+            has_come = True
+            raise KeyboardInterrupt
+        return finish(*arguments)
+
+    return interrupted
+
+
+def test_files_of_an_abandoned_trial_are_removed_without_a_question_for_each_that_it_might_have(tmp_path: Path) -> None:
+    # Given a call that has stored two of three files, the first of which could not be stored, and a part of one more
+    store = CountingStore(tmp_path / "models")
+    with files.LocalFiles(lambda: tmp_path / "models") as ended:
+        staged = StagedFiles(ended.folder(7))
+        (tmp_path / "model.txt").write_text("x")
+        saved = {name: staged.copy(tmp_path / "model.txt", name) for name in ("0", "1", "2")}
+        (ended.folder(7) / saved["0"].file).unlink()
+        ended.with_artifacts(Outcome(ending=Ending.COMPLETED, value=1.0), 7, saved)
+    assert len(list((tmp_path / "models").iterdir())) == 2
+    (tmp_path / "models" / f".{files._file_id(ended.call, 7, 2)}.draft").touch()
+
+    # When a later call removes them
+    with files.LocalFiles(lambda: tmp_path / "models") as later:
+        later._store = store  # type: ignore[assignment]
+        later.remove_all_of(ended.call, 7)
+
+    # Then all are gone, with a handful of questions
+    assert list((tmp_path / "models").iterdir()) == []
+    assert store.asked <= 6
 
 
 def test_files_of_a_run_that_was_killed_are_removed_by_the_next(tmp_path: Path) -> None:

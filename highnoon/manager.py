@@ -43,6 +43,8 @@ from highnoon.shared.runtime.settings import ARTIFACTS, load_settings
 from highnoon.shared.runtime.urls import masked
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and an objective in a trial process needs none of it
+    from typing_extensions import Self
+
     from highnoon.shared.store.optuna_store import OptunaStore
     from highnoon.shared.store.optuna_study import OptunaStudy
 
@@ -258,10 +260,27 @@ class HPOTrialManager(StudyResults):
     def __getstate__(self) -> dict[str, Any]:
         """For an objective that refers to its manager and goes to another process: without connections."""
         leaves = self._leaves_results or (self._study is not None and self._url is None)
-        return {**self.__dict__, "_store": None, "_study": None, "_plugins": {}, "_leaves_results": leaves}
+        named = {kind: plugin for kind, plugin in self._plugins.items() if name_of_plugin(plugin) is plugin}
+        return {**self.__dict__, "_store": None, "_study": None, "_plugins": named, "_leaves_results": leaves}
+
+    def __copy__(self) -> Self:
+        """In this process: with the sampler and the pruner that it was given."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__getstate__(), _plugins=self._plugins)
+        return copied
 
     def _joined(self, spec: StudySpec) -> OptunaStudy:
-        """The study, created if it does not exist. Raises StudyConflict."""
+        """The study, created if it does not exist. Raises StudyConflict.
+
+        Raises UserInputError where a sampler or pruner that it was given is in another process.
+        """
+        lost = [kind for kind in ("sampler", "pruner") if kind not in self._plugins]
+        if lost:
+            what, them = ("is an object", "it") if len(lost) == 1 else ("are objects", "them")
+            raise UserInputError(
+                f"optimize(): {' and '.join(lost)} {what} of another process. Give {them} again, to an HPOTrialManager "
+                "that is made here."
+            )
         store = self._connected()
         if self._must_be_new and store.exists(spec.name):
             raise StudyConflict(

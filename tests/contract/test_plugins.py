@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import pytest
 from optuna.samplers import TPESampler
 
 import highnoon as hn
-from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, PluginFailed
+from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, PluginFailed, UserInputError
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
@@ -215,6 +217,23 @@ def test_in_process_an_object_or_a_class_is_taken() -> None:
         points(sampler="optuna.pruners:MedianPruner")
     with pytest.raises(InvalidInput, match=r"sampler: must be a name"):
         points(sampler="optuna.samplers:")
+
+
+def test_a_given_object_goes_with_a_copy_and_not_with_a_pickle() -> None:
+    sampler, pruner = TPESampler(seed=4), optuna.pruners.NopPruner()
+    hpo = hn.HPOTrialManager("own", n_trials=1, sampler=sampler, pruner=pruner)
+    space = {"x": ("uniform", 0.0, 1.0)}
+
+    copied = copy.copy(hpo)
+    copied.optimize(lambda params: params["x"], space, show_progress=False)
+    assert copied.study.sampler is sampler and copied.study.pruner is pruner
+
+    sent = pickle.loads(pickle.dumps(hpo))
+    with pytest.raises(UserInputError, match=r"sampler and pruner are objects of another process\. Give them again"):
+        sent.optimize(lambda params: params["x"], space)
+    named = pickle.loads(pickle.dumps(hn.HPOTrialManager("named", n_trials=1, sampler="random")))
+    named.optimize(lambda params: params["x"], space, show_progress=False)
+    assert len(named.trials) == 1
 
 
 def of_given(sampler: optuna.samplers.BaseSampler, url: str | None = None, **options: Any) -> hn.HPOTrialManager:

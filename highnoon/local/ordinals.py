@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import chain
-
-from optuna.trial import FrozenTrial
+from typing import Any
 
 from highnoon.local.trial import INTERRUPTED
 from highnoon.shared.domain.states import CAUSE, ENDING, Ending, TrialState
@@ -29,19 +29,14 @@ def ordinal_source(study: OptunaStudy, spec: StudySpec) -> OrdinalSource:
     is a point that no trial has visited; beyond the last point it is the ordinal at which the study is exhausted.
 
     Other processes may add to the same study at the same time. Where two of them would take the same point, an ordinal
-    is free only until another trial has begun. A grid is left at random, so that it rarely has to choose again; a
-    sampler with a seed draws its ordinal at random in the end, for a point of its own.
+    is free only until another trial has begun. A sampler with a seed that has chosen in vain a few times draws its
+    ordinal at random, for a point of its own.
     """
-
-    def begun() -> tuple[list[FrozenTrial], int]:
-        trials = study.optuna_study.get_trials(deepcopy=False)
-        return trials, sum(trial.state.name != TrialState.WAITING for trial in trials)
-
     grid = Grid.of(spec)
     if grid is None:
 
         def by_count(tries: int) -> FreeOrdinal:
-            _, count = begun()
+            count = _begun(study.optuna_study.get_trials(deepcopy=False))
             if spec.sampler.needs_space or (spec.seed is not None and tries < _MOST_TRIES):
                 return FreeOrdinal(ordinal=count, begun=count)
             return FreeOrdinal(ordinal=count if spec.seed is None else _random.randrange(count, 2**31))
@@ -50,15 +45,19 @@ def ordinal_source(study: OptunaStudy, spec: StudySpec) -> OrdinalSource:
     size = len(grid)
 
     def unvisited(_tries: int) -> FreeOrdinal:
-        trials, count = begun()
+        trials = study.optuna_study.get_trials(deepcopy=False)
         visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
         first = _random.randrange(max(size, 1))
         draws = (_random.randrange(size) for _ in range(min(size, 100)))
         ordinals = chain(draws, range(first, size), range(first))
         ordinal = next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
-        return FreeOrdinal(ordinal=ordinal, begun=count)
+        return FreeOrdinal(ordinal=ordinal, begun=_begun(trials))
 
     return unvisited
+
+
+def _begun(trials: Iterable[Any]) -> int:
+    return sum(trial.state.name != TrialState.WAITING for trial in trials)
 
 
 def _is_to_be_repeated(attrs: dict[str, object]) -> bool:

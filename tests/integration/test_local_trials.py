@@ -443,6 +443,26 @@ class TestTwoManagers:
         trials = managers[0].trials
         assert len(trials) == len({trial.params["x"] for trial in trials}) == 6
 
+    @pytest.mark.parametrize(("sampler", "chosen"), [("tpe", 4), ("random", 4), ("qmc", 6)])
+    def test_a_busy_study_does_not_keep_a_sampler_choosing(
+        self, sampler: str, chosen: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = OptunaStore(None)
+        monkeypatch.setattr(hn.HPOTrialManager, "_connected", lambda manager: store)
+        manager = hn.HPOTrialManager("digits", 1, sampler=sampler, seed=1)
+        choose, points = OptunaStudy.choose, []
+
+        def beaten(study: OptunaStudy, **arguments: Any) -> Any:
+            points.append(choose(study, **arguments))
+            if len(points) <= 5:
+                study.optuna_study.add_trial(optuna.create_trial(value=0.0))
+            return points[-1]
+
+        monkeypatch.setattr(OptunaStudy, "choose", beaten)
+        manager.optimize(lambda params: params["x"], SPACE)
+
+        assert len(points) == chosen == len({point.params["x"] for point in points})
+
 
 class FixedRandom(random.Random):
     """Always begins at the first point of a grid."""

@@ -116,6 +116,7 @@ class Claims:
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
         self._reported: dict[tuple[int, int], float] = {}
+        self._logged: set[tuple[int, int, type[Exception]]] = set()
         self._control = Control(database)
         self._plugins_wait: dict[tuple[int, int], float] = {}
 
@@ -181,7 +182,7 @@ class Claims:
             else:
                 lease = self._sample_and_start(candidate, study, code)
         except RowLocked as error:  # by another client of this study: the others must not wait for it
-            self._report_unusable(candidate, error)
+            self._log_declined(candidate, error)  # and no fault of the study: a lock is held for a moment
             return _Decline(_UNUSABLE_S)
         except ServiceUnavailable:
             raise
@@ -274,21 +275,24 @@ class Claims:
             )
 
     def _report_unusable(self, candidate: Candidate, error: Exception) -> None:
-        """Logged once for each version of a study: a newer node may start its ticket, or this one after a change.
-
-        For people the study keeps it as long as it lasts.
-        """
+        """Logged, and kept with the study for people as long as it lasts."""
+        self._log_declined(candidate, error)
         key = candidate.study_id, candidate.spec_version
         reported_at = self._reported.get(key)
-        if reported_at is None:
-            self._event("declined", candidate, reason=error)
-            if not isinstance(error, HighNoonError):
-                _log.error("the fault behind it", exc_info=error)
         if reported_at is None or time.monotonic() >= reported_at + _REPORTED_AGAIN_S:
             self._reported[key] = time.monotonic()
             described = str(error) if isinstance(error, HighNoonError) else f"{type(error).__name__}: {error}"
             with suppress(HighNoonError):
                 self._control.record_declined(candidate.study_id, self._here_and_now(described))
+
+    def _log_declined(self, candidate: Candidate, error: Exception) -> None:
+        """Once for each version of a study and kind of error: a newer node may start its ticket, or this one later."""
+        key = candidate.study_id, candidate.spec_version, type(error)
+        if key not in self._logged:
+            self._logged.add(key)
+            self._event("declined", candidate, reason=error)
+            if not isinstance(error, HighNoonError):
+                _log.error("the fault behind it", exc_info=error)
 
     def _here_and_now(self, fault: str) -> str:
         return f"{storable(fault)} ({self._node.host}, {time.strftime('%H:%M:%S')})"

@@ -120,12 +120,19 @@ class Control:
         self.record_fault(study_id, f"{PLUGIN_FAULT}{fault}")
 
     def record_declined(self, study_id: int, fault: str) -> None:
-        """Keeps why a worker could not start a ticket of the study; another one may."""
-        self.record_fault(study_id, f"{DECLINED_FAULT}{fault}")
+        """Keeps why a worker could not start a ticket of the study; another one may.
+
+        A fault that holds the study up stays: it is the reason that people need, and the hold depends on it.
+        """
+        replaceable = studies.c.fault.is_(None) | studies.c.fault.startswith(DECLINED_FAULT)
+        self._keep_fault(study_id, f"{DECLINED_FAULT}{fault}", replaceable)
 
     def record_fault(self, study_id: int, fault: str | None) -> None:
         """Keeps what is wrong with a study's data, for people; None when it is mended."""
-        other = _unlocked(studies, studies.c.id == study_id, studies.c.fault.is_distinct_from(fault))
+        self._keep_fault(study_id, fault)
+
+    def _keep_fault(self, study_id: int, fault: str | None, *conditions: ColumnElement[bool]) -> None:
+        other = _unlocked(studies, studies.c.id == study_id, studies.c.fault.is_distinct_from(fault), *conditions)
         self._db.changed(update(studies).where(studies.c.id.in_(other)).values(fault=fault))
 
 

@@ -333,6 +333,20 @@ def test_fault_for_which_workers_decline_tickets_is_shown_for_a_minute_and_holds
         assert snapshot.faults() == shown
 
 
+@pytest.mark.parametrize("found", ["plug-in sampler: it has ended", "specification: timeout: not a number"])
+def test_declined_ticket_replaces_no_fault_that_holds_the_study_up(
+    access: Access, control: Control, snapshot: SnapshotQueries, found: str
+) -> None:
+    record = study(access)
+    control.record_fault(record.id, found)
+    control.record_declined(record.id, "ValueError: unreadable (node-a, 12:00:00)")
+    assert snapshot.faults() == {"digits": found}
+    control.record_fault(record.id, None)
+    for reason in ("first", "second"):
+        control.record_declined(record.id, reason)
+        assert snapshot.faults() == {"digits": f"declined: {reason}"}
+
+
 @pytest.mark.parametrize(("direction", "later"), [("minimize", 3), ("maximize", 2)])
 def test_trials_since_the_best_are_counted_since_the_clock_began(
     access: Access, control: Control, snapshot: SnapshotQueries, direction: str, later: int

@@ -171,6 +171,12 @@ def test_row_locked_by_another_client_costs_no_slot(claims: Claims, world: World
     assert world.calls == ["look", ("start", 1, "point"), ("decline", 10.0), "notify"]
 
 
+def test_a_lock_that_is_held_for_a_moment_is_no_fault_of_the_study_and_hides_none(claims: Claims, world: World) -> None:
+    world.answers = [RowLocked("canceling statement due to lock timeout"), ZeroDivisionError("unreadable")]
+    assert claims.start(MESSAGE) is None and not world.faults
+    assert claims.start(MESSAGE) is None and len(world.faults) == 1
+
+
 def test_enqueued_trial_that_cannot_be_read_puts_the_ticket_back(claims: Claims, world: World) -> None:
     world.candidate = ValueError("no JSON")
     assert claims.start(MESSAGE) is None

@@ -101,7 +101,8 @@ class LedgerCollector(Collector):
             counts[key] = counts.get(key, 0) + ended.count
         for labels, count in counts.items():
             attempts.add_metric(labels, count)
-        faults = _family("highnoon_study_fault", "1 for a live study whose data is broken.", "study")
+        broken = "1 for a live study whose data is broken, or whose trials a worker cannot start."
+        faults = _family("highnoon_study_fault", broken, "study")
         for name in self._snapshot.faults():
             faults.add_metric([name], 1)
         yield from (studies, tickets, best, retries, attempts, faults)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def counts_line(summary: StudySummary) -> str:
     """The best value and the trials by how they ended; what there is none of is left out."""
     best = None if summary.best is None else f"best {summary.best:.6g}"
-    counts = {name: getattr(summary, name) for name in ("complete", "pruned", "failed", "running", "waiting")}
+    counts = {
+        name: getattr(summary, name) for name in ("complete", "pruned", "failed", "stopped", "running", "waiting")
+    }
     return "  ".join(filter(None, [best, *(f"{count} {name}" for name, count in counts.items() if count)]))
 
 

@@ -69,7 +69,7 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
     Example: python -m coordinator status digits
     """
     from highnoon.coordinator.cli.tables import note_lines, studies_table
-    from highnoon.shared.views.studies import study_object
+    from highnoon.shared.views.studies import fault_line, study_object
     from highnoon.shared.views.trials import note_object
 
     with reading(storage) as reader:
@@ -83,7 +83,7 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
     if note:
         print_sentence("\n".join(note_lines(note)))
     if summary.record is not None and summary.record.fault is not None:
-        print_sentence(f"fault: {summary.record.fault}; nothing of it is started until that is corrected")
+        print_sentence(fault_line(summary.record.fault))
     for line in trouble:
         print_sentence(f"notification not sent, {line}")
     if halted:

@@ -22,6 +22,7 @@ from highnoon.shared.domain.errors import Problem
 from highnoon.shared.domain.trial import MemoryTrace, Report
 from highnoon.shared.views import formats
 from highnoon.shared.views.formats import duration, number, size
+from highnoon.shared.views.studies import fault_line
 from highnoon.shared.views.trials import cause_of, ending_of
 from highnoon.webui import assets
 from highnoon.webui.authentication import Authentication
@@ -114,7 +115,7 @@ def _line(points: Sequence[tuple[float, float]], width: int, height: int, label:
     ).format(width, height, label, " ".join(f"{x:.1f},{y:.1f}" for x, y in points), more)
 
 
-_FILTERS = (number, formats.param, formats.count, size, duration, moment, segment, memory_line, report_line)
+_FILTERS = (number, formats.param, formats.count, size, duration, moment, segment, memory_line, report_line, fault_line)
 
 _environment = Environment(
     loader=PackageLoader("highnoon.webui", "templates"),

@@ -101,6 +101,11 @@ class StudySummary:
         return None if self.record is None else self.record.id
 
     @property
+    def stopped(self) -> int:
+        """Trials that a person has stopped. `endings["stopped"]` are those that memory has: `pruned` counts them."""
+        return self.closed - self.complete - self.pruned - self.failed
+
+    @property
     def asked(self) -> int:
         """Trials that were asked for, with those that a limit or a person has dropped."""
         return self.total + self.tickets.get(TicketState.CANCELLED, 0)
@@ -149,6 +154,15 @@ def _readable(spec: Mapping[str, Any]) -> Mapping[str, Any]:
         broken = {problem.key.partition(".")[0] for problem in invalid.problems} - {"search_space"}
         return {key: value for key, value in spec.items() if key not in broken}
     return spec
+
+
+def fault_line(fault: str) -> str:
+    """A study's fault, for people, and whether it holds the study up."""
+    from highnoon.shared.store.control import DECLINED_FAULT
+
+    if fault.startswith(DECLINED_FAULT):
+        return f"A worker cannot start its trials: {fault.removeprefix(DECLINED_FAULT)}"
+    return f"Nothing of this study is started until its fault is corrected: {fault}"
 
 
 def study_object(study: StudySummary) -> dict[str, Any]:

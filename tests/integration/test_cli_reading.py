@@ -22,6 +22,7 @@ from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
+from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.submission import submit
 from tests.command import Answer, caller
@@ -246,6 +247,18 @@ def test_notes_and_tags(call: Call) -> None:
     assert "study digits-wide has no trial 99" in call("note", "digits-wide", "x", "--trial", "99").err
     call("note", "digits-wide", "", "--untag", "baseline")
     assert call("note", "digits-wide").code == Exit.NO_RESULT
+
+
+def test_status_states_whether_a_fault_holds_the_study_up(call: Call, url: str) -> None:
+    with opened(url) as access:
+        control, study_id = Control(access.database), access.studies.get("new").id
+        control.record_declined(study_id, "ValueError: unreadable")
+        declined = call("status", "new").out
+        control.record_plugin_fault(study_id, "sampler: it has ended")
+        held = call("status", "new").out
+        control.record_fault(study_id, None)
+    assert "\nA worker cannot start its trials: ValueError: unreadable\n" in declined and "until" not in declined
+    assert "\nNothing of this study is started until its fault is corrected: plug-in sampler: it has ended" in held
 
 
 def test_a_running_trial_is_stopped_alone(call: Call) -> None:

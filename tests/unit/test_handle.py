@@ -9,6 +9,8 @@ import pytest
 
 from highnoon import handle as module
 from highnoon.handle import StudyHandle
+from highnoon.handle_view import counts_line
+from highnoon.shared.views.studies import StudySummary
 
 
 class FakeAccess:
@@ -41,3 +43,9 @@ def test_a_study_is_opened_again_at_a_new_address_and_for_a_new_study_of_its_nam
         assert handle._results() == f"restarted {number}, study 1"  # type: ignore[comparison-overlap]
     monkeypatch.setattr(FakeAccess, "record", SimpleNamespace(id=2, spec_version=1))
     assert handle._results() == "restarted 19, study 2"  # type: ignore[comparison-overlap]
+
+
+def test_trials_that_a_person_has_stopped_are_named_in_the_line_of_counts() -> None:
+    counts = {"total": 10, "complete": 7, "pruned": 0, "failed": 1, "running": 0, "waiting": 0}
+    study = StudySummary(name="digits", direction="minimize", best=0.5, closed=10, **counts)
+    assert counts_line(study) == "best 0.5  7 complete  1 failed  2 stopped"

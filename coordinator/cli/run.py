@@ -149,7 +149,8 @@ def execute(command: ShellCommand) -> None:
 def init_deploy(folder: DeployFolder = Path("deploy")) -> None:
     """Make the passwords and tokens for deploy/compose.yaml.
 
-    Each goes into a file of its own in DIR/secrets, for its owner alone. What exists stays as it is.
+    Each goes into a file of its own in DIR/secrets, for its owner alone. Existing secrets stay; DIR/.env gets the
+    user of the containers where it lacks it.
 
     Example: python -m coordinator init-deploy
     """

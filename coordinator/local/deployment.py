@@ -65,7 +65,10 @@ _RULES = {
 
 
 def prepare(folder: Path) -> list[str]:
-    """Makes what is missing and returns a line for each; never overwrites. Raises InvalidInput for another folder."""
+    """Makes what is missing and returns a line for each. Raises InvalidInput for another folder.
+
+    Secrets that exist stay; `.env` gets the user where it lacks it.
+    """
     if not (folder / "compose.yaml").is_file():
         hint = "It is the folder deploy/ of HighNoon, or a copy of it."
         raise InvalidInput.of("command line", "DIR", "has no compose.yaml", value=str(folder), hint=hint)
@@ -80,8 +83,7 @@ def prepare(folder: Path) -> list[str]:
             made.append(f"made {place / name}")
     made += _prepare_acl(place)
     made += _prepare_environment(folder / ".env", place.stat())
-    kept = f"{place}: complete; nothing that existed was touched"
-    return [*made, kept]
+    return [*made, f"{place}: complete"]
 
 
 def _prepare_acl(place: Path) -> list[str]:
@@ -110,7 +112,7 @@ def _prepare_environment(path: Path, owner: os.stat_result) -> list[str]:
     missing = {
         name: value
         for name, value in required.items()
-        if not re.search(rf"^\s*(export\s+)?{name}[ \t]*=[ \t]*\S", text, re.MULTILINE)
+        if not re.search(rf"^\s*(export\s+)?{name}[ \t]*[=:][ \t]*\S", text, re.MULTILINE)
     }
     if not missing:
         return []

@@ -58,10 +58,20 @@ def test_environment_file_without_the_user_is_completed_and_keeps_what_it_has(
     completed = f"# ours\nPROJECT=examples/mine\nHIGHNOON_UID=\nexport HIGHNOON_GID=7\nHIGHNOON_UID={uid}\n"
     assert (folder / ".env").read_text() == completed, "an empty value is as good as none; the last one counts"
     assert f"added HIGHNOON_UID to {folder / '.env'}" in " ".join(first.out.split())
+    assert first.out.splitlines()[-1] == f"{folder / 'secrets'}: complete"
 
     second = call("init-deploy", str(folder))
     assert (folder / ".env").read_text() == completed
     assert "added" not in second.out and "made" not in second.out
+
+
+def test_environment_file_may_name_the_user_in_each_form_that_compose_reads(
+    folder: Path, call: Callable[..., Answer]
+) -> None:
+    written = "HIGHNOON_UID: 1000\nHIGHNOON_GID = 1000\n"
+    (folder / ".env").write_text(written)
+    assert "added" not in call("init-deploy", str(folder)).out
+    assert (folder / ".env").read_text() == written
 
 
 def test_redis_gets_hashes_and_no_default_user(folder: Path, call: Callable[..., Answer]) -> None:

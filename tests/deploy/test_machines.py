@@ -93,6 +93,19 @@ def test_shellcheck_finds_nothing_in_the_batch_script() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("cores", ["8", None])
+def test_step_asks_for_the_cores_of_its_job_where_slurm_names_them(tmp_path: Path, cores: str | None) -> None:
+    """Without `--cpus-per-task`, for instance in a job by `--ntasks`, Slurm sets no such variable."""
+    _file(tmp_path / "srun", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    named = {} if cores is None else {"SLURM_CPUS_PER_TASK": cores}
+    environ = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **named}
+    done = subprocess.run(["bash", str(BATCH)], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    asked = [] if cores is None else [f"--cpus-per-task={cores}"]
+    program = f"{tmp_path}/highnoon/.venv/bin/python"
+    assert done.stdout.splitlines()[: len(asked) + 2] == [*asked, program, "-m"]
+
+
 def test_a_node_of_a_batch_system_works_off_a_study_and_gives_its_machine_back(
     postgres_url: str, redis_url: str, tmp_path: Path
 ) -> None:

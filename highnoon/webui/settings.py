@@ -5,6 +5,7 @@ Read once at the start, beside the settings that every process has (`shared.runt
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -96,7 +97,7 @@ def web_settings(
     environ, problems = with_secret_files(environ)
     holders, token_problems = _given_holders(environ)
     named, host_problems = _named_hosts(environ)
-    problems += [*token_problems, *host_problems, *_flower_problems(environ)]
+    problems += [*token_problems, *host_problems, *_proxy_problems(environ), *_flower_problems(environ)]
     if problems:
         raise InvalidInput("settings", problems)
     alone = is_loopback(host) and not named
@@ -167,6 +168,22 @@ def _named_hosts(environ: Mapping[str, str]) -> tuple[frozenset[str], list[Probl
         if not host_name(entry)
     ]
     return frozenset(map(host_name, entries)), problems
+
+
+def _proxy_problems(environ: Mapping[str, str]) -> list[Problem]:
+    """Uvicorn reads it, and takes without a message what matches no address."""
+    key = "FORWARDED_ALLOW_IPS"
+    given = environ.get(key, "")
+    if given == "*":
+        return []
+    hint = "Write addresses and networks with commas, such as 10.0.0.7,10.42.0.0/16, or * without anything else."
+    problems: list[Problem] = []
+    for entry in filter(None, map(str.strip, given.split(","))):
+        try:
+            ipaddress.ip_network(entry)
+        except ValueError:
+            problems.append(Problem(key=key, message="is no address or network of a proxy", value=entry, hint=hint))
+    return problems
 
 
 def _flower_problems(environ: Mapping[str, str]) -> list[Problem]:

@@ -130,6 +130,31 @@ def test_mistakes_in_named_tokens_are_refused_together(tmp_path: Path) -> None:
     assert LONG not in text and "short" not in text
 
 
+@pytest.mark.parametrize("trusted", ["", "*", "127.0.0.1", "10.42.0.0/16, fd00::/8,::1", "10.0.0.7,"])
+def test_addresses_and_networks_of_proxies_are_taken(tmp_path: Path, trusted: str) -> None:
+    settings(tmp_path, FORWARDED_ALLOW_IPS=trusted)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "wrong"),
+    [
+        ("10.42.0.1/16", ["10.42.0.1/16"]),
+        ("10.0.0.7 10.0.0.8", ["10.0.0.7 10.0.0.8"]),
+        ("127.0.0.1,*", ["*"]),
+        (" *", ["*"]),
+        ("proxy.example.org, 10.0.0.300,10.0.0.7:80", ["proxy.example.org", "10.0.0.300", "10.0.0.7:80"]),
+    ],
+)
+def test_entries_of_proxies_that_uvicorn_would_ignore_are_refused(
+    tmp_path: Path, trusted: str, wrong: list[str]
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        settings(tmp_path, FORWARDED_ALLOW_IPS=trusted, HIGHNOON_WEBUI_FLOWER_URL="x")
+    found = [(problem.key, problem.value) for problem in refused.value.problems]
+    assert found[:-1] == [("FORWARDED_ALLOW_IPS", entry) for entry in wrong]
+    assert found[-1] == ("HIGHNOON_WEBUI_FLOWER_URL", "x"), "with the other mistakes"
+
+
 def test_a_storage_wins_over_the_environment(tmp_path: Path) -> None:
     result = web_settings(
         host="127.0.0.1",

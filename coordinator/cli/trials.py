@@ -143,12 +143,14 @@ def logs(
                 raise ServiceUnavailable(missing)
             time.sleep(seconds)
 
+        def write(line: str) -> None:
+            if not json:  # with --json the lines are in the object that is printed at the end
+                typer.echo(line)
+
         if followed and is_elsewhere(attempt):
             print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
             try:
-                # With --json the lines are in the object that is printed at the end.
-                write = (lambda line: None) if json else typer.echo
                 follow_log(lambda: _attempt(access, record, trial), write, first=lines, pause=pause)
             except KeyboardInterrupt:
                 typer.echo("left; the trial goes on", err=True)

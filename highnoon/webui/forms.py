@@ -118,18 +118,13 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
     general: list[str] = []
     for problem in [*problems, *(problem for problem in mistakes(form) if problem not in problems)]:
         key = _field_of(problem.key, form)
-        text = f"{_option_in(problem.key, key)}{problem.message}. {_for_a_form(problem.hint)}".strip()
+        option = problem.key.partition(".options.")[2]  # several share a field
+        text = f"{option} {problem.message}. {_for_a_form(problem.hint)}".strip()
         if key is None:
             general.append(str(problem))
         else:
             errors[key] = f"{errors[key]} {text}" if key in errors else text
     return replace(form, errors=errors, general=general)
-
-
-def _option_in(key: str, field: str | None) -> str:
-    """Which of the options that share a field is wrong: `population ` for sampler.options.population."""
-    option = key.partition(".")[2].removeprefix("options").removeprefix(".")
-    return f"{option} " if option and field in _OPTIONS.values() else ""
 
 
 def _for_a_form(hint: str) -> str:

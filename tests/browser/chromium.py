@@ -51,13 +51,13 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, script: str, timeout_s: float = 240.0, *, what: str = "") -> Any:
-        """Polls until an expression is true in the page."""
+    def until(self, script: str, timeout_s: float = 240.0, *, what: str = "") -> None:
+        """Polls until an expression is true in the page. Its value stays there: an element has none elsewhere."""
         deadline = time.monotonic() + _PATIENCE * timeout_s
         while time.monotonic() < deadline:
-            result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+            result = self.call("Runtime.evaluate", expression=f"!!({script})", returnByValue=True)
             if result.get("result", {}).get("value"):
-                return result["result"]["value"]
+                return
             time.sleep(0.05)
         raise AssertionError(f"not within {timeout_s:g} s: {what or script}; complaints: {self.complaints}")
 

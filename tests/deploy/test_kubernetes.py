@@ -133,6 +133,10 @@ def test_monitors_name_the_jobs_that_alerts_and_dashboard_ask_for() -> None:
     assert named == [{scraped["job_name"]} for scraped in prometheus["scrape_configs"]]
     alerts = (ROOT / "deploy" / "monitoring" / "alerts.yml").read_text()
     assert set(re.findall(r'job="([^"]+)"', alerts)) == {"highnoon-coordinator"} <= set().union(*named)
+    board = (ROOT / "deploy" / "monitoring" / "grafana-dashboard.json").read_text()
+    patterns = re.findall(r'job=~\\"([^"\\]+)\\"', board)
+    assert patterns and all(re.fullmatch(pattern, job) for pattern in patterns for job in set().union(*named))
+    assert not re.search(r'job="', board.replace("\\", "")), "each job of the dashboard is asked for by a pattern"
 
 
 def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:

@@ -197,7 +197,10 @@ def test_trial_that_takes_long_to_leave_does_not_hold_up_the_others(tmp_path: Pa
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
-def test_threads_of_a_trial_finish_their_work_before_its_process_ends(tmp_path: Path, isolation: str) -> None:
+def test_threads_of_a_trial_finish_their_work_before_its_process_ends(
+    tmp_path: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_trial, "_EXIT_S", 60.0)
     working, go = tmp_path / "working", tmp_path / "go"
 
     def work(name: str) -> None:

@@ -146,11 +146,12 @@ def _add(archive: tarfile.TarFile, folder: Path) -> None:
 
 
 def _extract(packed: tarfile.TarFile, folder: Path) -> None:
-    """Leaves out what leads out of the folder. Python has a filter for that since 3.10.12 and 3.11.4."""
-    if hasattr(tarfile, "data_filter"):
-        packed.extractall(folder, filter=_within)  # noqa: S202 (what the filter "data" refuses is left out)
+    """Leaves out what leads out of the folder."""
+    members = (member for member in packed if _make_harmless(member, folder))
+    if hasattr(tarfile, "data_filter"):  # since 3.10.12 and 3.11.4; early ones let some hard links out
+        packed.extractall(folder, members, filter=_within)  # noqa: S202 (what the filter "data" refuses is left out)
     else:  # Debian 12 has 3.11.2
-        packed.extractall(folder, (member for member in packed if _make_harmless(member, folder)))  # noqa: S202
+        packed.extractall(folder, members)  # noqa: S202
 
 
 def _within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
@@ -162,14 +163,16 @@ def _within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
 
 def _make_harmless(member: tarfile.TarInfo, folder: Path) -> bool:
     """Refuses what `tarfile.data_filter` refuses, asked right before the member is extracted; takes away its owner and
-    special modes. No link is written through, so that names can be compared as text."""
-    places = [os.path.normpath(member.name)]
+    special modes. No link is written through, so that names can be compared as text. The text that was compared is what
+    is extracted: for the kernel `link/..` is another folder than for `normpath`."""
+    member.name = os.path.normpath(member.name)
+    places = [member.name]
     if member.issym():
         # With each `..` at its beginning: behind a link's name it would lead to what is above that link's target.
         member.linkname = os.path.normpath(member.linkname)
         target = os.path.normpath(os.path.join(os.path.dirname(places[0]), member.linkname))  # noqa: PTH118, PTH120
     elif member.islnk():
-        target = os.path.normpath(member.linkname)
+        target = member.linkname = os.path.normpath(member.linkname)
         places.append(target)
     elif member.isreg() or member.isdir():
         target = places[0]

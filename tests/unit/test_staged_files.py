@@ -161,6 +161,12 @@ def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.Tar
     return made
 
 
+def directory(name: str) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.mode = tarfile.DIRTYPE, 0o755
+    return made
+
+
 def test_no_member_of_an_archive_reaches_what_is_outside(tmp_path: Path, has_filter: bool) -> None:
     outside = tmp_path / "outside"
     outside.write_text("not of this trial")
@@ -183,6 +189,12 @@ def test_no_member_of_an_archive_reaches_what_is_outside(tmp_path: Path, has_fil
         linked("here", "."),
         linked("deep/in/above", "../../.."),
         tarfile.TarInfo("deep/in/above/outside"),
+        # `..` behind a link's name: for the kernel it is what is above that link's target
+        linked("d1/d2/up", "../.."),
+        tarfile.TarInfo("d1/d2/up/../../evil"),
+        *(directory("x"), directory("x/y"), linked("a-link", "x/y"), linked("x/b", "../outside")),
+        *(tarfile.TarInfo("outside"), tarfile.TarInfo("b")),
+        linked("hard-3", "a-link/../b", tarfile.LNKTYPE),
     ]
     with tarfile.open(tmp_path / "packed", "w") as packed:
         for member in members:

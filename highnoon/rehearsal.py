@@ -39,7 +39,7 @@ def limited_in_rehearsal(wanted: int, limit: int) -> int:
 
 
 def apart_in_rehearsal(folder: Path) -> Path:
-    """Where to save what belongs into the folder: a folder in it in a rehearsal, else the same."""
+    """Returns `folder/rehearsal` in a rehearsal, else `folder`."""
     return folder / REHEARSAL_FOLDER if is_rehearsal() else folder
 
 

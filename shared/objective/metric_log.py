@@ -44,7 +44,7 @@ class MetricLog:
     def keep(self, numbers: Mapping[str, float], step: int | None = None) -> None:
         """Keeps the newest value of each, by its step where there is one; of the first names only."""
         for name, number in numbers.items():
-            if not self._has_place_for(name):
+            if not self._has_room_for(name):
                 _warn_once("names", "a trial keeps %d metrics, the first that it logs", MOST_NAMES)
                 continue
             last = self._logged_at.get(name)
@@ -65,7 +65,7 @@ class MetricLog:
         """The curves so far."""
         return self._recorder.history()
 
-    def _has_place_for(self, name: str) -> bool:
+    def _has_room_for(self, name: str) -> bool:
         if name not in self._names and name not in _OURS:
             if len(self._names) == MOST_NAMES:
                 return False

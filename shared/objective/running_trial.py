@@ -192,7 +192,7 @@ class RunningTrial:
         return Outcome(ending=Ending.COMPLETED, values=values)
 
     def counted(self, outcome: Outcome) -> Outcome:
-        """Where the last report counts, one that was ended there is complete."""
+        """Returns COMPLETED instead of PRUNED where the study's sampler takes the last report as the result (pbt)."""
         if outcome.ending is not Ending.PRUNED or outcome.value is None or not self._scoring.last_report_counts:
             return outcome
         return replace(outcome, ending=Ending.COMPLETED, cause=SEGMENT_END)

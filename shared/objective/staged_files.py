@@ -166,21 +166,21 @@ def _make_harmless(member: tarfile.TarInfo, folder: Path) -> bool:
     special modes. No link is written through, so that names can be compared as text. The text that was compared is what
     is extracted: for the kernel `link/..` is another folder than for `normpath`."""
     member.name = os.path.normpath(member.name)
-    places = [member.name]
+    paths = [member.name]
     if member.issym():
         # With each `..` at its beginning: behind a link's name it would lead to what is above that link's target.
         member.linkname = os.path.normpath(member.linkname)
-        target = os.path.normpath(os.path.join(os.path.dirname(places[0]), member.linkname))  # noqa: PTH118, PTH120
+        target = os.path.normpath(os.path.join(os.path.dirname(paths[0]), member.linkname))  # noqa: PTH118, PTH120
     elif member.islnk():
         target = member.linkname = os.path.normpath(member.linkname)
-        places.append(target)
+        paths.append(target)
     elif member.isreg() or member.isdir():
-        target = places[0]
+        target = paths[0]
     else:
         return False
-    if any(place.split("/", 1)[0] in ("", "..") for place in (*places, target)):
+    if any(path.split("/", 1)[0] in ("", "..") for path in (*paths, target)):
         return False
-    if any((folder / part).is_symlink() for place in places for part in (Path(place), *Path(place).parents)):
+    if any((folder / part).is_symlink() for path in paths for part in (Path(path), *Path(path).parents)):
         return False
     member.mode = member.mode & 0o755 | (0o700 if member.isdir() else 0o600)
     member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""

@@ -23,7 +23,7 @@ from highnoon.lm.tokenizer import ByteStreamTokenizer, Tokenizer
 from highnoon.lm.training.best_model import BestModel
 from highnoon.lm.training.callbacks import LogCallback, ProgressBar, StudyCallback, callback_for
 from highnoon.lm.training.checkpoint_folder import writing_into
-from highnoon.lm.training.checkpoint_places import checkpoint_places, find_checkpoint, fits_the_rehearsal
+from highnoon.lm.training.checkpoint_paths import checkpoint_paths, find_checkpoint, fits_the_rehearsal
 from highnoon.lm.training.checkpointing import (
     Progress,
     described,
@@ -173,7 +173,7 @@ class Trainer:
         if intervals is None:
             raise InvalidInput("Trainer.train()", problems)
         in_trial = self._report_to == "hpo"
-        places = checkpoint_places(checkpoint_dir, resume_from, save=save_checkpoints, in_trial=in_trial)
+        paths = checkpoint_paths(checkpoint_dir, resume_from, save=save_checkpoints, in_trial=in_trial)
         wanted = epochs_of_the_trial() if in_trial else None
         plans = self._planned(epochs_per_stage)
         if wanted is not None:
@@ -181,7 +181,7 @@ class Trainer:
         for plan in plans:
             refuse_training(self.model, plan.options.batch_size, plan.held_out.max_length)
         state = self._state(plans)
-        self._progress = self._continued(places.resumed, state)
+        self._progress = self._continued(paths.resumed, state)
         self._loaded, self._trained = None, state
         if self._progress.stage == len(plans):
             self._progress.reopen_last_stage(plans[-1].epochs, early_stopped_too=wanted is not None)
@@ -191,7 +191,7 @@ class Trainer:
             callbacks: list[Any] = [LogCallback(intervals.log_interval), *self._bar(schedule.planned_steps, at_the_end)]
             callbacks += [MemoryGuardCallback(memory), *self._callbacks]
             if in_trial:
-                callbacks.append(StudyCallback(BestModel(places.own) if self._save_best else None))
+                callbacks.append(StudyCallback(BestModel(paths.own) if self._save_best else None))
             loop = TrainingLoop(
                 train_state=self._built(),
                 plans=plans,
@@ -200,7 +200,7 @@ class Trainer:
                 progress=self._progress,
                 intervals=intervals,
                 prefetch=lambda: memory.prefetch_buffer_size,
-                checkpoints=writing_into(places.folder, self._continues, self._progress.total_steps),
+                checkpoints=writing_into(paths.folder, self._continues, self._progress.total_steps),
                 state=state,
             )
             return loop.run()

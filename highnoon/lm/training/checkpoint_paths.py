@@ -12,7 +12,7 @@ from highnoon.shared.objective.trial_context import checkpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointPlaces:
+class CheckpointPaths:
     """What one call of `train` reads and writes."""
 
     folder: Path | None
@@ -23,20 +23,20 @@ class CheckpointPlaces:
     """The folder where it is the trial's own for this training, which the attempt after a lost one finds."""
 
 
-def checkpoint_places(
+def checkpoint_paths(
     checkpoint_dir: str | Path | None, resume_from: str | Path | None, *, save: bool, in_trial: bool
-) -> CheckpointPlaces:
-    """The places for `train`'s arguments. Raises UserInputError for a checkpoint that does not exist, NoTrialRunning.
+) -> CheckpointPaths:
+    """The paths for `train`'s arguments. Raises UserInputError for a checkpoint that does not exist, NoTrialRunning.
 
     `in_trial`: without a `checkpoint_dir` the trial's own folder is used, where another attempt would find it.
     """
     if save and in_trial and checkpoint_dir is None and (own := _folder_of_the_trial()) is not None:
-        return CheckpointPlaces(folder=own, resumed=_to_resume(resume_from or LATEST, own), own=own)
+        return CheckpointPaths(folder=own, resumed=_to_resume(resume_from or LATEST, own), own=own)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser()
     resumed = _to_resume(resume_from, folder)
     if is_rehearsal():  # begins at its first step: its model is smaller than the one that was saved
         resumed = None
-    return CheckpointPlaces(folder=apart_in_rehearsal(folder) if folder and save else None, resumed=resumed)
+    return CheckpointPaths(folder=apart_in_rehearsal(folder) if folder and save else None, resumed=resumed)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -45,8 +45,8 @@ def find_checkpoint(path: str | Path) -> Path:
     In a rehearsal the one that a rehearsal has written there goes before.
     """
     folder = Path(path).expanduser()
-    places = [folder / REHEARSAL_FOLDER, folder.parent / REHEARSAL_FOLDER / folder.name] if is_rehearsal() else []
-    for candidate in (name for place in (*places, folder) for name in (place, place / LATEST)):
+    folders = [folder / REHEARSAL_FOLDER, folder.parent / REHEARSAL_FOLDER / folder.name] if is_rehearsal() else []
+    for candidate in (name for one in (*folders, folder) for name in (one, one / LATEST)):
         if (candidate / "state.json").is_file():
             return candidate.resolve()
     raise UserInputError(f"there is no checkpoint in {folder}: expected a folder step-N, or one with a link {LATEST!r}")

@@ -105,8 +105,11 @@ def leaves_slowly(params: dict[str, Any]) -> float:
 
 
 def leaves_threads(params: dict[str, Any]) -> float:
-    """A thread and a pool work until the file `go` appears, and its `atexit` function needs what both have done."""
+    """A thread and a pool work until the file `go` appears, and its `atexit` function needs what both have done. Leaves
+    a file open."""
     go, done = Path(os.environ["TEST_GO_FILE"]), []
+    table = go.with_name("table.csv").open("w")
+    table.write("written before the result\n")
 
     def work(name: str) -> None:
         go.with_name("leaving").touch()
@@ -116,7 +119,7 @@ def leaves_threads(params: dict[str, Any]) -> float:
 
     threading.Thread(target=work, args=("thread",)).start()
     ThreadPoolExecutor(1).submit(work, "pool")
-    atexit.register(lambda: print("done:", sorted(done), flush=True))
+    atexit.register(lambda: print("done:", sorted(done), table.name, flush=True))
     return float(params["x"])
 
 

@@ -208,7 +208,11 @@ class Supervisor:
                 services.attend(trial.pid)
                 self._forks.next_cgroup = resources.next_cgroup()
                 memory = resources.memory_of(trial.pid)
-                outcome = TrialMonitor(trial, output, services, limits, memory, spec.scoring).run()
+                monitor = TrialMonitor(trial, output, services, limits, memory, spec.scoring)
+                outcome = monitor.run()
+                if monitor.has_left_late:
+                    grace_s = settings.kill_grace_s
+                    self._log.event("killed_after_result", lease, level=logging.WARNING, grace_s=grace_s)
                 # It has waited for the end, and renewed the lease meanwhile; from here on nothing does.
                 wait_s = _LAST_LOOK_S
             finally:

@@ -171,7 +171,15 @@ def _has_ended(trial: LocalTrial) -> bool:
     if trial.outcome is None:
         return trial.process.pipe.closed or has_exited
     trial.leave_by = min(trial.leave_by, time.monotonic() + _EXIT_S)
-    return has_exited or time.monotonic() >= trial.leave_by
+    if not has_exited and time.monotonic() >= trial.leave_by:
+        logger.warning(
+            "trial %d was killed %g s after its result: a thread, an executor or an atexit function of it had not "
+            "ended; atexit functions that had not run are skipped",
+            trial.started.number,
+            _EXIT_S,
+        )
+        return True
+    return has_exited
 
 
 def _handle_event(trial: LocalTrial, event: Event) -> None:

@@ -16,7 +16,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -115,25 +115,33 @@ def leave(exit_status: int, *, as_interpreter: bool) -> NoReturn:
     """Ends this process by `os._exit`: unwinding would run the stack of its parent a second time.
 
     With `as_interpreter` it does before what an interpreter does at its end: waits for threads and executors, runs
-    `atexit`, flushes files left open. That may take for ever: the caller's parent must kill it after a while.
+    `atexit`, flushes files left open. That may take for ever: the caller's parent must kill it after a while. So what
+    was written until now is flushed first.
     """
     if as_interpreter:
         _finish()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    _flush(sys.stdout, sys.stderr)
     os._exit(exit_status)
 
 
 def _finish() -> None:
+    _flush(sys.stdout, sys.stderr, *_open_files())
     with contextlib.suppress(BaseException):  # they are user code
         threading._shutdown()  # type: ignore[attr-defined]  # no public function waits for executors too
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
-    for value in gc.get_objects():
-        if type(value) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            with contextlib.suppress(Exception):
-                value.flush()
+    _flush(*_open_files())
+
+
+def _open_files() -> list[Any]:
+    """Those that this process has opened itself."""
+    return [one for one in gc.get_objects() if type(one) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)]
+
+
+def _flush(*files: Any) -> None:
+    for file in files:
+        with contextlib.suppress(Exception):
+            file.flush()
 
 
 def tensorflow_has_run() -> bool:

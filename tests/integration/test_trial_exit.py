@@ -60,6 +60,8 @@ def test_threads_that_do_not_end_are_killed_after_the_grace_period_and_the_resul
     outcome = attempt.watch(Leaving(folder=tmp_path, may_end=False), kill_grace_s=0.5)
     assert (outcome.ending, outcome.value, outcome.exit_status) == (Ending.COMPLETED, 1.0, None)
     assert attempt.has_ended
+    assert (tmp_path / "table.csv").read_text() == "written before the result\n"
+    assert outcome.log_tail.count("highnoon: killed 0.5 s after its result (HIGHNOON_KILL_GRACE_S): a thread,") == 1
 
 
 def test_lost_lease_ends_a_trial_that_leaves_and_its_result_is_not_changed(tmp_path: Path) -> None:

@@ -228,6 +228,29 @@ def test_threads_of_a_trial_finish_their_work_before_its_process_ends(
     assert (tmp_path / "thread").exists() and (tmp_path / "pool").exists()
 
 
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_open_files_are_flushed_before_a_thread_that_never_ends(
+    tmp_path: Path, isolation: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local_trial, "_EXIT_S", 0.5)
+
+    def objective(params: dict[str, Any]) -> float:
+        table = (tmp_path / "table.csv").open("w")
+        table.write("written before the result")
+        threading.Thread(target=threading.Event().wait).start()
+        atexit.register(table.close)
+        return 0.5
+
+    manager = hn.HPOTrialManager("digits", isolation=isolation)
+    manager.optimize(objective, {"x": ("int", 0, 1)}, n_trials=1, show_progress=False)
+
+    assert (manager.best_value, (tmp_path / "table.csv").read_text()) == (0.5, "written before the result")
+    assert [line for line in caplog.messages if "after its result" in line] == [
+        "trial 0 was killed 0.5 s after its result: a thread, an executor or an atexit function of it had not ended; "
+        "atexit functions that had not run are skipped"
+    ]
+
+
 def test_copy_of_a_program_does_not_wait_for_the_programs_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,8 @@ class TrialMonitor:
         # A request that no signal follows: the trial may end before it reads the request, and then its result stands.
         self._asked: Verdict | None = None
         self._is_killed = False
+        self.has_left_late = False
+        """Set by `run`: the trial was killed after its result, since it did not end."""
 
     def run(self) -> Outcome:
         """Waits for the end of the trial. Raises what `services` raise; the caller cleans up in any case."""
@@ -248,7 +250,13 @@ class TrialMonitor:
 
     def _conclude(self) -> Outcome:
         wait_s = 0.0 if self._is_beyond_reach() else self._limits.kill_grace_s
-        exit_ = await_exit(self._trial, self._output, self._services, wait_s)
+        exit_, is_late = await_exit(self._trial, self._output, self._services, wait_s)
+        self.has_left_late = is_late and self._result is not None
+        if self.has_left_late:
+            self._output.add(
+                f"highnoon: killed {wait_s:g} s after its result (HIGHNOON_KILL_GRACE_S): a thread, an executor or an "
+                "atexit function had not ended; atexit functions that had not run are skipped\n"
+            )
         return replace(
             self._with_size(self._with_memory(self._ending(exit_), exit_)),
             exit_status=exit_.status,

@@ -22,11 +22,12 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from highnoon.shared.domain.errors import TrialCancelled, TrialPruned, TrialStopped
+from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.memory_sizes import memory_limit
 from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
 from highnoon.shared.memory.policy import MemoryPolicy, check_settings, fill_s
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample
+from highnoon.shared.objective.attempt_endings import pruned_types
 from highnoon.shared.objective.trial_context import memory_wishes
 
 _log = logging.getLogger("highnoon.memory")
@@ -150,7 +151,7 @@ class EnterpriseMemoryManager:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (TrialPruned, TrialCancelled)):
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, (*pruned_types(), TrialCancelled)):
             self.release(error)
 
 

@@ -36,7 +36,7 @@ def outcome_of_exception(error: BaseException, params: Params, last: float | Non
 
 def _early_end(error: BaseException, last: float | None) -> Outcome | None:
     """The outcome of a signal that ends a trial without a fault; None for everything else."""
-    if isinstance(error, _pruned_types()):
+    if isinstance(error, pruned_types()):
         return Outcome(ending=Ending.PRUNED, value=last, cause="pruner", message=storable(text_of(error)))
     if isinstance(error, TrialStopped):
         reason = storable(text_of(error))
@@ -47,7 +47,7 @@ def _early_end(error: BaseException, last: float | None) -> Outcome | None:
     return None
 
 
-def _pruned_types() -> tuple[type[BaseException], ...]:
+def pruned_types() -> tuple[type[BaseException], ...]:
     """Ours, and Optuna's own if the user's code has imported it: either spelling prunes."""
     theirs = getattr(sys.modules.get("optuna"), "TrialPruned", None)
     return (TrialPruned, theirs) if isinstance(theirs, type) and issubclass(theirs, BaseException) else (TrialPruned,)

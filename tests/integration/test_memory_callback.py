@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 import highnoon as hn
@@ -126,7 +127,9 @@ def test_keras_state_is_released_after_a_stop(tmp_path: Path, monkeypatch: pytes
     [
         (ValueError(), True),
         (TrialStopped("full"), True),
+        (SystemExit(1), True),
         (TrialPruned(), False),
+        (optuna.TrialPruned(), False),
         (TrialCancelled(), False),
         (KeyboardInterrupt(), False),
     ],

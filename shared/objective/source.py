@@ -66,7 +66,8 @@ def first_argument(path: Path, function: str) -> tuple[str, str] | None:
 
 
 def import_settings_in(path: Path) -> tuple[str, ...]:
-    """The variables that the file's top level puts into `os.environ` and that libraries read when they are imported.
+    """The variables that the file's top level sets in `os.environ`, or deletes by `pop`, and that libraries read when
+    they are imported.
 
     A forked trial has inherited these libraries, and would ignore them. Never raises.
     """
@@ -81,7 +82,7 @@ def import_settings_in(path: Path) -> tuple[str, ...]:
 def environment_set_by(statement: ast.stmt) -> Iterator[str | None]:
     """The variables that a statement sets in `os.environ`, or deletes; None where only its run shows which.
 
-    Of `os.environ["X"] = ...`, `os.environ.setdefault("X", ...)`, `os.environ.update({"X": ...}, Y=...)` and
+    Of `os.environ["X"] = ...`, `os.environ.setdefault("X", ...)`, `.pop("X")`, `.update({"X": ...}, Y=...)` and
     `os.environ |= {"X": ...}`, wherever in it they are.
     """
     for part in executed_parts(statement):
@@ -90,7 +91,7 @@ def environment_set_by(statement: ast.stmt) -> Iterator[str | None]:
                 names = [_text(key)]
             case ast.AugAssign(target=where, op=ast.BitOr(), value=value):
                 names = _keys_of(value)
-            case ast.Call(func=ast.Attribute(value=where, attr="setdefault"), args=[key, *_]):
+            case ast.Call(func=ast.Attribute(value=where, attr="setdefault" | "pop"), args=[key, *_]):
                 names = [_text(key)]
             case ast.Call(func=ast.Attribute(value=where, attr="update"), args=args, keywords=keywords):
                 names = [name for arg in args for name in _keys_of(arg)] + [keyword.arg for keyword in keywords]

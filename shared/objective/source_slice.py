@@ -20,6 +20,14 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, did_you_mean
 from highnoon.shared.objective.source import environment_set_by, executed_parts
 
 _log = logging.getLogger("highnoon")
+_CHANGES_CONTAINER = frozenset(
+    (
+        *("add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft", "insert"),
+        *("intersection_update", "move_to_end", "pop", "popitem", "popleft", "remove", "reverse", "rotate"),
+        *("setdefault", "sort", "subtract", "symmetric_difference_update", "update"),
+    )
+)
+"""Methods of Python's own containers: others, such as `df.head()`, mostly change nothing."""
 _LONGEST_CALL = 80
 """Of a warning."""
 
@@ -195,7 +203,7 @@ def _binding(name: str, statements: list[_Statement]) -> Iterator[int]:
 
 
 def _dropped_calls(function: str, statements: list[_Statement], chosen: set[int], used: set[str]) -> list[str]:
-    """A sentence for each method that is called on a value that travels and is no module, where the call does not."""
+    """A sentence for each call that changes a container that travels and is no module, where the call does not."""
     since: dict[str, int] = {}
     for index in sorted(chosen):
         if not isinstance(statements[index].node, ast.Import | ast.ImportFrom):
@@ -205,9 +213,9 @@ def _dropped_calls(function: str, statements: list[_Statement], chosen: set[int]
     for index in sorted(set(range(len(statements))) - chosen):
         for part in executed_parts(statements[index].node):
             match part:
-                case ast.Expr(value=ast.Call(func=ast.Attribute(value=value)) as call):
+                case ast.Expr(value=ast.Call(func=ast.Attribute(value=value, attr=method)) as call):
                     root = _root(value)
-                    if root is not None and since.get(root, index) < index:
+                    if root is not None and method in _CHANGES_CONTAINER and since.get(root, index) < index:
                         text = ast.unparse(call)
                         shown = text if len(text) <= _LONGEST_CALL else f"{text[:_LONGEST_CALL]}..."
                         sentences.append(

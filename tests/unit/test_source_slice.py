@@ -144,6 +144,7 @@ def test_settings_of_the_environment_and_star_imports_travel() -> None:
         'NAME = "KERAS_BACKEND"\n\nos.environ[NAME] = "numpy"',
         'SETTINGS = dict(KERAS_BACKEND="numpy")\n\nos.environ.update(SETTINGS)',
         'del os.environ["KERAS_BACKEND"]',
+        'os.environ.pop("KERAS_BACKEND", None)',
     ],
 )
 def test_every_way_to_set_the_environment_travels(setting: str) -> None:
@@ -183,6 +184,7 @@ def test_calls_that_may_change_what_travels_are_named(caplog: pytest.LogCaptureF
     taken = needed("""
         import random
         import numpy as np
+        class Study: scale = 1
         LAYERS = [1, 2]
         LAYERS.append(0)  # of a value that is replaced
         LAYERS = [8]
@@ -197,8 +199,11 @@ def test_calls_that_may_change_what_travels_are_named(caplog: pytest.LogCaptureF
         random.seed(0)
         np.random.seed(0)
         print(CONFIG.get("epochs"))
+        CONFIG.keys()
+        study = Study()
+        study.enqueue({"x": 1})
         LAYERS += [64]
-        def objective(params): return sum(LAYERS) * CONFIG["epochs"] + np.prod([random.random()])
+        def objective(params): return study.scale * sum(LAYERS) * CONFIG["epochs"] + np.prod([random.random()])
         if __name__ == "__main__":
             CONFIG.clear()
     """)

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ import highnoon as hn
 from highnoon.lm.data import sources
 from highnoon.lm.training.checkpointing import Progress
 from highnoon.shared.domain.errors import InvalidInput, TrialPruned, UserInputError
+from highnoon.shared.domain.states import Ending
+from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.objective.staged_files import SavedFile, SavingLimits, StagedFiles
 from highnoon.shared.objective.trial_context import bound
 from tests.integration.test_trainer import SENTENCES, Study, small_model
 
@@ -241,28 +245,34 @@ def test_each_training_of_a_trial_resumes_its_own_checkpoint(tmp_path: Path) -> 
 
 
 class KeepsEach(Study):
-    """Keeps the best model of each epoch apart, by how many epochs had been reported."""
+    """Keeps the best model of each epoch apart, by the number of its epoch."""
 
     def save_artifact(self, path: Path, name: object = None) -> None:
-        shutil.copy(path, self.saved / f"{len(self.reports)}-{name or path.name}")
+        shutil.copy(path, self.saved / f"{len(self.reports) - 1}-{name or path.name}")
+
+    def should_prune(self) -> bool:
+        """The process of the trial ends here, before the checkpoint of this epoch."""
+        if super().should_prune():
+            raise KeyboardInterrupt
+        return False
 
 
 def logits_of(path: Path) -> np.ndarray:
     return np.asarray(keras.saving.load_model(path)(np.arange(8)[None]))
 
 
-@pytest.mark.parametrize("ending", ["lost", "pruned"])
-def test_a_trial_that_goes_on_keeps_the_best_model_from_before(tmp_path: Path, ending: str) -> None:
-    # Given a trial that ended after its second epoch; where it is pruned, its second epoch has no checkpoint yet
-    folder, first = tmp_path / "checkpoints", KeepsEach(until=2 if ending == "pruned" else 99)
+@pytest.mark.parametrize("has_checkpoint", [True, False], ids=["after-its-checkpoint", "before-its-checkpoint"])
+def test_a_trial_that_goes_on_keeps_the_best_model_from_before(tmp_path: Path, has_checkpoint: bool) -> None:
+    # Given a trial that was lost after its second epoch
+    folder, first = tmp_path / "checkpoints", KeepsEach(until=99 if has_checkpoint else 2)
     first.saved = tmp_path
     trainer = new_trainer(report_to="hpo", save_best=True)
-    if ending == "lost":
+    if has_checkpoint:
         trainer.add_callback(
             lambda event: stopped_by_hand(event) if len(trainer._progress.history) == 2 else None,
         )
     trainer._stages = trainer._stages[:1]
-    with bound(first, checkpoints=folder), pytest.raises((KeyboardInterrupt, TrialPruned)):
+    with bound(first, checkpoints=folder), pytest.raises(KeyboardInterrupt):
         trainer.train(epochs_per_stage=3)
 
     # When another attempt, or another member of a population, goes on from there and gets no better
@@ -277,9 +287,56 @@ def test_a_trial_that_goes_on_keeps_the_best_model_from_before(tmp_path: Path, e
     # Then its best model is the best one of the epochs that it goes on from
     losses = [loss for _, loss in second.reports]
     best = losses.index(min(losses))
-    assert (len(losses), best) == (3, 1 if ending == "lost" else 0)
+    assert (len(losses), best) == (3, 1 if has_checkpoint else 0)
     assert np.array_equal(logits_of(tmp_path / "model.keras"), logits_of(tmp_path / f"{best}-model.keras"))
     assert len(list((tmp_path / "moved").glob("*/*.keras"))) == 1, "others are removed"
+
+
+class Sent:
+    """A channel that lists what it gets: the steps of reports, and names of files, or in brackets those in a packed
+    checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[object] = []
+
+    def report(self, value: float, step: int) -> None:
+        self.calls.append(step)
+
+    def should_prune(self) -> bool:
+        return True
+
+    def save_file(self, saved: SavedFile) -> None:
+        if saved.name is not None:
+            self.calls.append(saved.name)
+        else:
+            with tarfile.open(self.folder / saved.file) as packed:
+                names = {Path(name).name.partition("-")[0] for name in packed.getnames()}
+            self.calls.append(sorted(names & {"best", "latest", "step"}))
+
+
+def test_best_model_is_packed_with_a_checkpoint_and_not_before(tmp_path: Path) -> None:
+    def objective(params: Any) -> float:
+        return float(new_trainer(report_to="hpo", save_best=True).train(epochs_per_stage=2)["final_loss"])
+
+    channel: Any = Sent(tmp_path / "saved")
+    files = StagedFiles(channel.folder, SavingLimits(checkpoint_s=0.0))
+    outcome = run_attempt(objective, {}, channel, checkpoints=tmp_path / "checkpoints", files=files)
+
+    assert outcome.ending is Ending.PRUNED, outcome
+    assert channel.calls == [0, "model.keras", ["best", "latest", "step"]]
+
+
+def test_pruned_trial_whose_checkpoint_cannot_be_written_is_pruned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    trainer = new_trainer(report_to="hpo")
+
+    with bound(Study(until=1)), pytest.raises(TrialPruned):
+        trainer.train(epochs_per_stage=2, checkpoint_dir=tmp_path / "file" / "below")
+
+    assert "the checkpoint of a pruned training could not be written: [Errno 20] Not a directory" in caplog.text
 
 
 def test_a_trial_that_goes_on_without_its_best_model_keeps_the_best_one_of_its_own(tmp_path: Path) -> None:

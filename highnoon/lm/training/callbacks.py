@@ -87,9 +87,10 @@ class StudyCallback(TrainingCallback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         history = self.loop.progress.history
         val_loss = history[-1]["val_loss"]
+        # First: before the first checkpoint a report packs what is there, and would pack this model alone.
+        current_trial.report(val_loss, epoch)
         if self._best_model is not None:
             self._best_model.end_epoch(self.model, history)
-        current_trial.report(val_loss, epoch)
         if current_trial.should_prune():
             raise TrialPruned(f"not promising at epoch {epoch}: validation loss {val_loss:.4f}")
 

@@ -10,6 +10,7 @@ no checkpoint between two steps of an epoch, and sums losses in float32.
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from highnoon.lm.training.options import Intervals
 from highnoon.lm.training.plan import Schedule, StagePlan
 from highnoon.lm.training.train_state import TrainState
 from highnoon.shared.domain.errors import TrainingDiverged, TrialPruned
+
+_log = logging.getLogger("highnoon")
 
 
 @dataclass(kw_only=True)
@@ -120,7 +123,10 @@ class TrainingLoop:
             for callback in self.callbacks:
                 callback.on_epoch_end(len(progress.history) - 1, {"loss": train_loss, "val_loss": val_loss})
         except TrialPruned:
-            self._save()  # another trial may go on from here
+            try:
+                self._save()  # another trial may go on from here
+            except OSError as error:
+                _log.warning("the checkpoint of a pruned training could not be written: %s", error)
             raise
 
     def _stage_ends(self) -> bool:

@@ -218,7 +218,9 @@ def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_repla
     assert SlotStates(slot.node.folder / "slots").states() == [], "the agent finds nothing to release"
 
 
-def test_lease_that_nothing_renews_does_not_expire_while_a_trial_with_a_result_ends(slot: Slot) -> None:
+def test_lease_that_nothing_renews_does_not_expire_while_a_trial_with_a_result_ends(
+    slot: Slot, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = slot.node.settings.model_copy(update={"kill_grace_s": 1.5, "lease_s": 2.0, "renew_s": 0.5})
     object.__setattr__(slot.node, "settings", settings)
     trial = Trial(result(COMPLETED), ends=False)
@@ -227,6 +229,8 @@ def test_lease_that_nothing_renews_does_not_expire_while_a_trial_with_a_result_e
     ((outcome, _, _, _),) = slot.ledger.finished
     assert outcome.ending is Ending.COMPLETED and slot.ledger.renewals > 0
     assert trial.waited_s is not None and trial.waited_s < settings.lease_s - 2 * settings.renew_s
+    (line,) = [line for line in caplog.messages if line.startswith("action=killed_after_result")]
+    assert "study=digits" in line and line.endswith("grace_s=1.5")
 
 
 def test_supervisor_whose_fork_server_died_during_its_attempt_is_replaced_afterwards(slot: Slot) -> None:

@@ -25,7 +25,7 @@ def report(value: float, step: int) -> None:
 def log(step: int | None = None, **metrics: float) -> None:
     """Keeps numbers beside the value: the last of each, by its step where there is one, is stored with the trial.
 
-    A trial keeps the metrics of the first 1,000 names that it logs; others are left out with a warning.
+    A trial keeps some thousand metrics (500 KB as JSON), the first that it logs; others are left out with a warning.
     A metric that is logged again is a curve too, as `metric_history` gives it: up to 200 of its values, evenly spaced,
     for 30 metrics. Without a step a value follows the one before it. Of a point with repeats the first one is drawn.
 

@@ -5,6 +5,7 @@ Curves go to the supervisor while the trial runs, whole and every few seconds, s
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -15,8 +16,11 @@ from highnoon.shared.objective.trial_context import AttemptChannel
 
 SEND_EVERY_S = 2.0
 """A shorter trial sends its curves with its result only."""
-MOST_NAMES = 1_000
-"""Of one trial: the result of a classifier that logs each of 20,000 classes would be longer than a line of its pipe."""
+MOST_BYTES = 500_000
+"""Of the last values of one trial, as JSON: with its curves they must fit into one line of its pipe, and a classifier
+may log each of 20,000 classes."""
+_VALUE_BYTES = 28
+"""Of a number, with what stands around it."""
 
 _OURS = frozenset((REPEATS, REPEATS_STD, REPEATS_WORST))
 
@@ -33,6 +37,7 @@ class MetricLog:
         self._recorder = MetricRecorder()
         self._logged_at: dict[str, int | None] = {}
         self._names: set[str] = set()
+        self._bytes = 0
         self.last: dict[str, float | str] = {}
         """The newest value of each, as JSON has it."""
 
@@ -42,10 +47,10 @@ class MetricLog:
         return before
 
     def keep(self, numbers: Mapping[str, float], step: int | None = None) -> None:
-        """Keeps the newest value of each, by its step where there is one; of the first names only."""
+        """Keeps the newest value of each, by its step where there is one; of the first names, as many as fit."""
         for name, number in numbers.items():
             if not self._has_room_for(name):
-                _warn_once("names", "a trial keeps %d metrics, the first that it logs", MOST_NAMES)
+                _warn_once("names", "a trial keeps %d bytes of metrics, the first that it logs", MOST_BYTES)
                 continue
             last = self._logged_at.get(name)
             if step is None or last is None or step >= last:
@@ -67,9 +72,11 @@ class MetricLog:
 
     def _has_room_for(self, name: str) -> bool:
         if name not in self._names and name not in _OURS:
-            if len(self._names) == MOST_NAMES:
+            size = len(json.dumps(name)) + _VALUE_BYTES
+            if self._bytes + size > MOST_BYTES:
                 return False
             self._names.add(name)
+            self._bytes += size
         return True
 
 

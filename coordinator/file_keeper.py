@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.errors import FileStoreError, HighNoonError
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.runtime.file_store import FileStore, file_store
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
@@ -89,10 +90,10 @@ class FileKeeper:
             if len(kept.numbers) <= kept.most:
                 continue
             try:
-                record = self._access.study(kept.study)
-                with self._opened(record) as study:
-                    needed = study.worth_extending(set(kept.numbers), kept.most)
-                    needed |= study.checkpoints_needed()
+                record, needed = self._access.study(kept.study), set[int]()
+                if kept.most or _goes_on_from_checkpoints(record):
+                    with self._opened(record) as study:
+                        needed = study.worth_extending(set(kept.numbers), kept.most) | study.checkpoints_needed()
                 self._files.drop_checkpoints(kept.study_id, set(kept.numbers) - needed)
             except Exception as error:  # of its data
                 event(_log, "keep_checkpoints_failed", level=logging.WARNING, study=kept.study, error=_described(error))
@@ -154,6 +155,11 @@ class FileKeeper:
         for name in self._unfinished:
             self._seen.pop(name, None)
         self._unfinished.clear()
+
+
+def _goes_on_from_checkpoints(record: StudyRecord) -> bool:
+    written = record.spec.get("sampler")
+    return written is not None and SamplerSpec.model_validate(written).goes_on_from_checkpoints
 
 
 def _described(error: Exception) -> str:

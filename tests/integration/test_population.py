@@ -81,7 +81,7 @@ def test_members_keep_the_constraints_on_parameters() -> None:
         assert all(trial.params["a"] + trial.params["b"] <= 1.0 for trial in hpo.trials)
 
 
-def test_a_training_without_checkpoints_begins_at_its_beginning_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_without_checkpoints_begins_again_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     def saves_nothing(params: dict[str, float]) -> float:
         for step in range(1, 9):
             hn.report(params["rate"], step)

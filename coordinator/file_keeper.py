@@ -84,7 +84,7 @@ class FileKeeper:
         return count
 
     def keep_checkpoints(self) -> None:
-        """Drops last checkpoints beyond those of the best trials, and those that others are to go on from:
+        """Drops the last checkpoints of trials that are neither among the best nor needed by others to go on from:
         `remove_useless` removes their files."""
         for kept in self._files.keeping_checkpoints():
             if len(kept.numbers) <= kept.most:

@@ -10,8 +10,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from highnoon.local.process import is_trial_process
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
 from highnoon.shared.domain.study import StudySpec
+from highnoon.shared.objective.trial_context import is_trial_running
 from highnoon.shared.runtime.urls import normalise
 
 NOT_KNOWN_YET: dict[str, Any] = {
@@ -114,3 +116,22 @@ def jobs_problems(n_jobs: object, isolation: str | None) -> list[Problem]:
 def refuse_in_a_workers_trial(what: str, remedy: str) -> None:
     if _IN_A_WORKERS_TRIAL in os.environ:
         raise UserInputError(f"{what}: a worker's trial runs in this process, without any database. {remedy}")
+
+
+def refuse_where_an_objective_is_imported(what: str) -> None:
+    """In a worker's trial, and while the new interpreter of a trial imports the objective's module: it would start
+    another one, without end. Studies within a running trial are none of this."""
+    refuse_in_a_workers_trial(what, GUARD)
+    if is_trial_process() and not is_trial_running():
+        raise UserInputError(f"{what}: the new interpreter of a trial imports this module, for the objective. {GUARD}")
+
+
+def refuse_lost_plugins(what: str, plugins: Mapping[str, object]) -> None:
+    """Where a sampler or pruner was given as an object, and the manager has come from another process."""
+    lost = [kind for kind in ("sampler", "pruner") if kind not in plugins]
+    if lost:
+        are_objects, them = ("is an object", "it") if len(lost) == 1 else ("are objects", "them")
+        raise UserInputError(
+            f"{what}: {' and '.join(lost)} {are_objects} of another process. Give {them} again, to an HPOTrialManager "
+            "that is made here."
+        )

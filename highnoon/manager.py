@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from highnoon import current_trial
 from highnoon.arguments import (
-    GUARD,
     NOT_KNOWN_YET,
     callback_problems,
     checked,
@@ -23,6 +22,8 @@ from highnoon.arguments import (
     name_of_plugin,
     place_problems,
     refuse_in_a_workers_trial,
+    refuse_lost_plugins,
+    refuse_where_an_objective_is_imported,
     sampler_problems,
     storage_problems,
 )
@@ -38,7 +39,6 @@ from highnoon.shared.domain.trial import Params
 from highnoon.shared.domain.trial_environment import read_at_import
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import objective_problems
-from highnoon.shared.objective.trial_context import is_trial_running
 from highnoon.shared.runtime.settings import ARTIFACTS, load_settings
 from highnoon.shared.runtime.urls import masked
 
@@ -188,11 +188,7 @@ class HPOTrialManager(StudyResults):
         that may not become this one,
         EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
         """
-        refuse_in_a_workers_trial("optimize()", GUARD)
-        if is_trial_process() and not is_trial_running():
-            raise UserInputError(
-                f"optimize(): the new interpreter of a trial imports this module, for the objective. {GUARD}"
-            )
+        refuse_where_an_objective_is_imported("optimize()")
         if search_space is None and callable(objective) and not takes_trial(objective):
             search_space = {}  # is refused, with what to write
         called = [] if callbacks is None else listed_callbacks(callbacks)
@@ -274,13 +270,7 @@ class HPOTrialManager(StudyResults):
 
         Raises UserInputError where a sampler or pruner that it was given is in another process.
         """
-        lost = [kind for kind in ("sampler", "pruner") if kind not in self._plugins]
-        if lost:
-            what, them = ("is an object", "it") if len(lost) == 1 else ("are objects", "them")
-            raise UserInputError(
-                f"optimize(): {' and '.join(lost)} {what} of another process. Give {them} again, to an HPOTrialManager "
-                "that is made here."
-            )
+        refuse_lost_plugins("optimize()", self._plugins)
         store = self._connected()
         if self._must_be_new and store.exists(spec.name):
             raise StudyConflict(

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from highnoon.shared.domain.errors import (
-    HighNoonError,
     PluginFailed,
     RowLocked,
     ServiceUnavailable,
@@ -25,7 +23,6 @@ from highnoon.shared.domain.errors import (
 from highnoon.shared.domain.lease import Candidate, Holder, Lease, StartRefusal
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.tracebacks import storable
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.attempts import Attempts
@@ -39,6 +36,7 @@ from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.point_choice import LastCheckpoints
 from highnoon.shared.store.stored_files import StoredFiles
+from highnoon.workers.claim_faults import ClaimFaults
 from highnoon.workers.code.code_gate import Code, CodeGate
 from highnoon.workers.monitor.admission import Admission
 from highnoon.workers.node import Node
@@ -55,9 +53,6 @@ _UNUSABLE_S = 10.0
 
 _PLUGIN_AGAIN_S = 30.0
 """How long a study waits here whose own sampler or pruner has failed: each try may cost seconds."""
-
-_REPORTED_AGAIN_S = 30.0
-"""Between two records of a fault for which tickets are declined: the coordinator forgets it after a minute."""
 
 _NOT_CONFINED = (
     "this node confines trials (HIGHNOON_CONFINE_TRIALS=require), and a sampler or pruner of the study's own cannot be "
@@ -115,9 +110,7 @@ class Claims:
         self._code = CodeGate(node.settings, Bundles(database))
         self._admission = Admission(node.folder / "admission", node.slots, slots, NodeQueries(database).memory_peaks)
         self._open: dict[int, OpenStudy] = {}
-        self._reported: dict[tuple[int, int], float] = {}
-        self._logged: set[tuple[int, int, type[Exception]]] = set()
-        self._control = Control(database)
+        self._faults = ClaimFaults(node, Control(database))
         self._plugins_wait: dict[tuple[int, int], float] = {}
 
     @cached_property
@@ -141,7 +134,7 @@ class Claims:
             if answer is StartRefusal.STUDY_DELETED:
                 if (deleted := self._open.pop(candidate.study_id, None)) is not None:
                     deleted.optuna.close_plugins()
-                self._event("study_deleted", candidate)
+                self._faults.log("study_deleted", candidate)
             if answer is not StartRefusal.CHANGED:
                 return None
         self.decline(message, delay_s=_NO_MEMORY_S)
@@ -182,7 +175,7 @@ class Claims:
             else:
                 lease = self._sample_and_start(candidate, study, code)
         except RowLocked as error:  # by another client of this study: the others must not wait for it
-            self._log_declined(candidate, error)  # and no fault of the study: a lock is held for a moment
+            self._faults.log_declined(candidate, error)  # and no fault of the study: a lock is held for a moment
             return _Decline(_UNUSABLE_S)
         except ServiceUnavailable:
             raise
@@ -191,11 +184,11 @@ class Claims:
         except PluginFailed:
             return _Decline(_UNUSABLE_S)
         except SpaceExhausted as exhausted:
-            self._event("exhausted", candidate, reason=exhausted)
+            self._faults.log("exhausted", candidate, reason=exhausted)
             self._attempts.exhaust(candidate)
             return StartRefusal.NOT_AVAILABLE
         except Exception as error:  # a fault in one study's data must not end its supervisor
-            self._report_unusable(candidate, error)
+            self._faults.report_declined(candidate, error)
             return _Decline(_UNUSABLE_S)
         if isinstance(lease, StartRefusal):
             return lease
@@ -227,7 +220,7 @@ class Claims:
         if time.monotonic() < self._plugins_wait.get((candidate.study_id, candidate.spec_version), 0.0):
             raise PluginFailed("has failed a moment ago")
         if self._node.settings.confine_trials == "require":
-            self._report_plugin(candidate, _NOT_CONFINED)
+            self._plugin_failed(candidate, _NOT_CONFINED)
             raise PluginFailed(_NOT_CONFINED)
         try:
             if code.refusal is None:
@@ -236,14 +229,11 @@ class Claims:
         finally:
             fault = study.optuna.plugin_fault()
             if fault is not None:
-                self._report_plugin(candidate, fault)
+                self._plugin_failed(candidate, fault)
 
-    def _report_plugin(self, candidate: Candidate, fault: str) -> None:
-        """Never raises for a database: an attempt may have started, and its lease must not be lost."""
+    def _plugin_failed(self, candidate: Candidate, fault: str) -> None:
         self._plugins_wait[candidate.study_id, candidate.spec_version] = time.monotonic() + _PLUGIN_AGAIN_S
-        self._event("plugin_failed", candidate, reason=fault)
-        with suppress(HighNoonError):
-            self._control.record_plugin_fault(candidate.study_id, self._here_and_now(fault))
+        self._faults.report_plugin(candidate, fault)
 
     def _sample_and_start(self, candidate: Candidate, study: OpenStudy, code: Code) -> Lease | StartRefusal:
         with self._telemetry.step("sample"):
@@ -273,30 +263,3 @@ class Claims:
                 _log,
                 wait_for_locks=False,
             )
-
-    def _report_unusable(self, candidate: Candidate, error: Exception) -> None:
-        """Logged, and kept with the study for people as long as it lasts."""
-        self._log_declined(candidate, error)
-        key = candidate.study_id, candidate.spec_version
-        reported_at = self._reported.get(key)
-        if reported_at is None or time.monotonic() >= reported_at + _REPORTED_AGAIN_S:
-            self._reported[key] = time.monotonic()
-            described = str(error) if isinstance(error, HighNoonError) else f"{type(error).__name__}: {error}"
-            with suppress(HighNoonError):
-                self._control.record_declined(candidate.study_id, self._here_and_now(described))
-
-    def _log_declined(self, candidate: Candidate, error: Exception) -> None:
-        """Once for each version of a study and kind of error: a newer node may start its ticket, or this one later."""
-        key = candidate.study_id, candidate.spec_version, type(error)
-        if key not in self._logged:
-            self._logged.add(key)
-            self._event("declined", candidate, reason=error)
-            if not isinstance(error, HighNoonError):
-                _log.error("the fault behind it", exc_info=error)
-
-    def _here_and_now(self, fault: str) -> str:
-        return f"{storable(fault)} ({self._node.host}, {time.strftime('%H:%M:%S')})"
-
-    def _event(self, action: str, candidate: Candidate, **fields: object) -> None:
-        ids = {"study": candidate.study_name, "ticket": candidate.ticket_id, "worker": self._node.worker_id[:8]}
-        event(_log, action, level=logging.WARNING, **ids, **fields)

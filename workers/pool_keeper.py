@@ -130,6 +130,6 @@ class PoolKeeper:
         )
         self._is_finishing = False
         assert self._process.stdin is not None
-        # It may have ended already: its status is found as that of any other.
+        # It may have ended already: its status is read like any other.
         with suppress(BrokenPipeError), self._process.stdin as pipe:
             pipe.write(self._node.to_json())

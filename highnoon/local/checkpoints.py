@@ -18,7 +18,7 @@ class LocalCheckpoints:
         """The numbers of trials of this call."""
 
     def begin(self, number: int, extends: int | None) -> Path:
-        """Where the trial's checkpoints go, with those of the trial that it goes on from; made or not."""
+        """Returns the trial's folder, made or not; it has a copy of what the trial that it goes on from has left."""
         self.begun.add(number)
         own = self._folder_of(number)
         if extends is not None:
@@ -30,7 +30,7 @@ class LocalCheckpoints:
         return LastCheckpoints(kept=dict.fromkeys(self._numbers()), of_call=self.begun)
 
     def keep_only(self, numbers: Collection[int]) -> None:
-        """Removes those of all other trials."""
+        """Removes the folders of all other trials."""
         for number in self._numbers() - set(numbers):
             shutil.rmtree(self._folder_of(number), ignore_errors=True)
 

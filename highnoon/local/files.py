@@ -55,7 +55,7 @@ class LocalFiles:
 
     @property
     def checkpoints(self) -> Path:
-        """Where trials that go on from one another save theirs."""
+        """The folder for checkpoints of trials that go on from one another."""
         return Path(self._copies.name, "checkpoints")
 
     def folder(self, number: int) -> Path:

@@ -80,7 +80,7 @@ def limit_met(
         if best_value >= target if maximizes else best_value <= target:
             return "target_value"
     most = failure_limit(spec)
-    # What a person has stopped says nothing about the others.
+    # That a person stopped a trial is no evidence about the others.
     recent = [ending for ending in recent_endings if ending is not Ending.CANCELLED][:most]
     if most and len(recent) == most and all(OPTUNA_STATE[ending] is TrialState.FAIL for ending in recent):
         is_own = spec.get("max_failures_in_a_row") is not None

@@ -49,7 +49,7 @@ class _Statement:
 
     @property
     def is_of_future(self) -> bool:
-        """`from __future__ import ...`, which says how all others are read."""
+        """Whether it is `from __future__ import ...`, which changes how all others are compiled."""
         return isinstance(self.node, ast.ImportFrom) and self.node.module == "__future__"
 
     @property

@@ -57,7 +57,7 @@ class StagedFiles:
         limits: SavingLimits = NO_CHECKPOINTS,
         artifact_bytes: Callable[[], int] | None = None,
     ) -> None:
-        """`artifact_bytes` is asked at each file for the limit that is known then, in place of that of `limits`."""
+        """`artifact_bytes` returns the limit for each file, instead of `limits.artifact_bytes`."""
         self._folder = folder
         self._limits = limits
         self._artifact_bytes = artifact_bytes or (lambda: limits.artifact_bytes)

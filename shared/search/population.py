@@ -121,8 +121,8 @@ class Population:
         return Segment(member=ordinal, generation=0, params={})
 
     def needed(self, trials: Iterable[FrozenTrial]) -> set[int]:
-        """The numbers of trials from whose checkpoints another one may go on: each member's last, and those of the
-        last two generations."""
+        """The numbers of trials from whose checkpoints another one may go on: each member's last trial, and all trials
+        of the last two generations."""
         segments = _segments(trials)
         oldest = max(map(_generation, segments), default=0) - 1
         last = {trial.number for trial in _newest(segments).values()}

@@ -123,7 +123,7 @@ def test_what_is_scaled_and_watched_is_there() -> None:
 
 
 def test_monitors_name_the_jobs_that_alerts_and_dashboard_ask_for() -> None:
-    """The operator's own names are those of Service and PodMonitor."""
+    """By default the operator names a job after its Service or PodMonitor."""
     prometheus = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text())
     named = [
         {rule["replacement"] for rule in endpoint.get("relabelings", []) if rule["targetLabel"] == "job"}

@@ -131,7 +131,7 @@ def claims(world: World, tmp_path: Path) -> Claims:
     node.folder.mkdir(parents=True)
     database = Database("postgresql://nobody@127.0.0.1:1/nowhere")
     claims: Any = Claims(node, database, cast(Any, world), SlotStates(tmp_path), Telemetry(None))
-    claims._attempts = claims._control = world
+    claims._attempts = claims._faults._control = world
     claims._store = Stub(open=lambda _: Study(world))
     claims._code = Stub(pass_or_refuse=lambda _: Code(folder=None))
     claims._admission = Stub(admit=lambda *_, **__: Admitted())

@@ -33,7 +33,7 @@ def trial(
     number: int, member: int, generation: int, value: float | None = None, *, ending: Ending = Ending.COMPLETED,
     cause: str = SEGMENT_END, rate: float = 0.01, history: Sequence[int] = ()
 ) -> FrozenTrial:  # fmt: skip
-    """One that came to the end of its segment, unless it is said otherwise; without a value it runs, or has failed."""
+    """By default a trial at the end of its segment; without a value it runs, or has failed."""
     states = {Ending.COMPLETED: TrialState.COMPLETE, Ending.PRUNED: TrialState.PRUNED}
     state = TrialState.RUNNING if value is None and ending is Ending.COMPLETED else states.get(ending, TrialState.FAIL)
     domains = {
@@ -180,7 +180,7 @@ def test_a_member_that_failed_is_replaced_and_one_that_is_tried_again_is_waited_
     # and the last one is no more
     last = trial(3, 3, 0, ending=Ending.LOST, cause="lost", history=[1, 2])
     assert next_of(population_of(4), [*ended, last, *going]).member == 3
-    # nor is a failure tried again, unless the study says so
+    # A failure is not tried again, unless `retry_errors` of the study is set
     assert next_of(population_of(4, retry_errors=1), [*ended, failed, *going[1:]]).member == 0
 
 

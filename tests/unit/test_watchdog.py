@@ -430,7 +430,7 @@ class TestSampling:
             memory.look()
             parent = process_memory(os.getpid())
         assert parent is not None
-        # What four processes may have inherited of this one is not told apart: little, where it runs alone.
+        # What four processes may have inherited of this one cannot be distinguished; it is little where it runs alone.
         inherited = 4 * (parent.pss_bytes - parent.private_bytes)
         assert 180 * MIB - inherited < memory.peak_bytes < 300 * MIB
 

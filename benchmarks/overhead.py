@@ -126,6 +126,7 @@ def measure_forks(count: int) -> None:
     import tensorflow  # noqa: F401
 
     from highnoon.shared.objective.repetition import Repeats
+    from highnoon.shared.objective.trial_task import TrialTask
     from highnoon.workers.trial import huge_pages
     from highnoon.workers.trial.fork_server import ForkServer
     from highnoon.workers.trial.launch import launch
@@ -139,16 +140,19 @@ def measure_forks(count: int) -> None:
         for number in range(count):
             output = Output(Path(folder, "log"), limit_bytes=10_000, tail_bytes=1_000)
             assignment = Assignment(
-                study="forks",
+                task=TrialTask(
+                    study="forks",
+                    number=number,
+                    params={"x0": 0.0},
+                    repeats=Repeats(seed=1),
+                    saved=f"{folder}/{number}/saved",
+                    checkpoints=f"{folder}/checkpoints",
+                ),
                 ticket=number,
                 attempt=1,
-                trial_number=number,
                 objective="objectives.py:noop",
                 code_dir=str(HERE),
-                params={"x0": 0.0},
-                repeats=Repeats(seed=1),
                 work_dir=f"{folder}/{number}",
-                checkpoint_dir=f"{folder}/checkpoints",
             )
             began = time.perf_counter()
             running = launch("fork", assignment, output, forks)

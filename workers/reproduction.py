@@ -10,19 +10,19 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import UserInputError
+from highnoon.shared.domain.extension import Extension
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
-from highnoon.shared.domain.trial import Outcome, ParamValue, Report, Trial, json_number
+from highnoon.shared.domain.trial import Outcome, Report, Trial, json_number
 from highnoon.shared.memory.gpu import Gpus
-from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Event
+from highnoon.shared.objective.trial_task import TrialTask
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.access import Access, opened
@@ -61,8 +61,7 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
     if extension is not None:
         differs.insert(0, f"it went on from the checkpoint of trial {extension.of}, now it begins at its beginning")
     replay = Replay(before)
-    longer = {} if extension is None else extension.settings
-    outcome = _run(settings, spec, before, attempt.ordinal, code, replay, longer)
+    outcome = _run(settings, spec, before, attempt.ordinal, code, replay, extension)
     return {
         "study": study,
         "before": {
@@ -163,7 +162,7 @@ def _run(
     ordinal: int,
     code: Code,
     replay: Replay,
-    longer: Mapping[str, ParamValue],
+    extension: Extension | None,
 ) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="highnoon-reproduce-") as folder:
         output = Output(
@@ -173,21 +172,20 @@ def _run(
             trial_timeout_s=spec.trial_timeout, stall_timeout_s=spec.stall_timeout, kill_grace_s=settings.kill_grace_s
         )
         assignment = Assignment(
-            study=spec.name,
+            task=TrialTask.of(
+                spec,
+                number=before.number,
+                params=dict(before.params),
+                seed=trial_seed(spec.seed or 0, ordinal),
+                saved=Path(folder, "saved"),
+                checkpoints=Path(folder, "checkpoints"),
+                extension=extension,
+            ),
             ticket=0,
             attempt=1,
-            trial_number=before.number,
             objective=spec.objective,
             code_dir=code.folder,
-            params=dict(before.params),
-            repeats=Repeats(count=spec.repeats, seed=trial_seed(spec.seed or 0, ordinal)),
             work_dir=str(Path(folder, "work")),
-            checkpoint_dir=str(Path(folder, "checkpoints")),
-            scoring=spec.scoring,
-            memory=spec.memory,
-            environment=spec.environment,
-            defines_by_run=spec.defines_by_run,
-            settings=longer,
         )
         with closing(output):
             trial = launch("spawn", assignment, output, None)

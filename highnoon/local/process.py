@@ -20,21 +20,16 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NoReturn
 
 from highnoon.shared.domain.errors import InvalidInput
-from highnoon.shared.domain.memory_sizes import MemoryWishes
-from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
-from highnoon.shared.objective.repetition import Repeats
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.attempt import Objective
 from highnoon.shared.objective.seeds import seed_libraries
-from highnoon.shared.objective.staged_files import NO_CHECKPOINTS, StagedFiles
+from highnoon.shared.objective.staged_files import NO_CHECKPOINTS
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.objective.trial_task import TrialTask, run_task
 from highnoon.shared.runtime.processes import (
     die_with_parent,
     end_openmp_threads,
@@ -52,24 +47,6 @@ _is_trial_process = False
 def is_trial_process() -> bool:
     """True in a process that was started for one trial, and in the copies that it makes of itself."""
     return _is_trial_process
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """All that a trial process gets beside the objective."""
-
-    number: int
-    params: Params
-    defines_by_run: bool
-    study_name: str
-    scoring: Scoring
-    memory: MemoryWishes
-    repeats: Repeats
-    saved: Path
-    """Where it copies the files that it saves."""
-    checkpoints: Path | None = None
-    """A folder that outlives it; None where no other trial goes on from it."""
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrialProcess:
@@ -122,7 +99,7 @@ class Launcher:
         """True when the next trial gets a new interpreter."""
         return self._spawn or _cannot_be_forked()
 
-    def start(self, task: Task) -> TrialProcess:
+    def start(self, task: TrialTask) -> TrialProcess:
         """Raises OSError when there can be no further process."""
         ours, theirs = socket.socketpair()
         try:
@@ -175,7 +152,7 @@ def _pickled(objective: Objective) -> bytes:
         ) from None
 
 
-def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, task: Task) -> TrialProcess:
+def _forked(ours: socket.socket, theirs: socket.socket, objective: Objective, task: TrialTask) -> TrialProcess:
     for stream in (sys.stdout, sys.stderr):  # or the copy would print it a second time
         with contextlib.suppress(Exception):
             stream.flush()
@@ -226,7 +203,7 @@ def _spawned(
     return TrialProcess(ours, process.pid, lambda options: process.poll() if options else process.wait())
 
 
-def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], task: Task) -> NoReturn:
+def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], task: TrialTask) -> NoReturn:
     """The trial process, to its end. Never returns: unwinding would run its parent's stack a second time."""
     global _is_trial_process
     _is_trial_process = True
@@ -244,7 +221,7 @@ def _run_to_end(end: socket.socket, parent: int, load: Callable[[], Objective], 
         leave(exit_status, as_interpreter=exit_status == _RESULT_SENT)
 
 
-def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) -> Outcome:
+def _outcome(load: Callable[[], Objective], task: TrialTask, channel: PipeChannel) -> Outcome:
     try:
         objective = load()
     except Exception as error:  # user code: whatever the import of its modules raises
@@ -252,20 +229,7 @@ def _outcome(load: Callable[[], Objective], task: Task, channel: PipeChannel) ->
         return Outcome(ending=Ending.FAILED, cause="objective", message=message, traceback=traceback.format_exc())
     # A copy has its parent's generators, and all trials would draw the same numbers.
     seed_libraries(task.repeats.seed)
-    if task.defines_by_run:
-        facts = StudyFacts(study_name=task.study_name, direction_names=task.scoring.directions)
-        objective = given_trial(objective, channel, task.number, facts)
-    files = StagedFiles(task.saved, artifact_bytes=artifact_limit)
-    return run_attempt(
-        objective,
-        task.params,
-        channel,
-        task.scoring,
-        memory=task.memory,
-        checkpoints=task.checkpoints,
-        repeats=task.repeats,
-        files=files,
-    )
+    return run_task(objective, task, channel, channel, artifact_limit)
 
 
 def _detach(parent: int) -> None:

@@ -20,7 +20,8 @@ from highnoon.local.environment import recorded_environment
 from highnoon.local.files import LocalFiles, Place
 from highnoon.local.ordinals import ordinal_source
 from highnoon.local.owner import OWNER, active_call, is_gone, owner_of
-from highnoon.local.process import Launcher, Task
+from highnoon.local.process import Launcher
+from highnoon.local.study_channel import StudyChannel
 from highnoon.local.trial import (
     LocalTrial,
     attempt_here,
@@ -29,7 +30,7 @@ from highnoon.local.trial import (
     final_outcome,
     interrupted,
     recorded,
-    repeats_of,
+    task_of,
     wait_for_ended,
 )
 from highnoon.progress import ProgressView, progress_view
@@ -40,6 +41,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.tracebacks import failure_groups
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.attempt import Objective
+from highnoon.shared.objective.trial_task import TrialTask
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.callbacks import Callback, call_back
 from highnoon.shared.store.optuna_study import OptunaStudy
@@ -136,8 +138,8 @@ class _Run:
     def in_this_process(self, objective: Objective) -> None:
         """One trial after the other."""
         while (started := self._next()) is not None:
-            folder = self._begun_checkpoints(started)
-            outcome = attempt_here(self._study, started, objective, self._spec, self._files, folder)
+            task, channel = self._task_and_channel(started)
+            outcome = attempt_here(self._study, started, objective, task, channel, self._files)
             self._record(started, outcome)
 
     def in_processes(self, launcher: Launcher) -> None:
@@ -210,20 +212,12 @@ class _Run:
         return started
 
     def _launched(self, launcher: Launcher, started: StartedTrial) -> LocalTrial:
-        task = Task(
-            number=started.number,
-            defines_by_run=self._spec.defines_by_run,
-            study_name=self._spec.name,
-            params=started.params,
-            scoring=self._spec.scoring,
-            memory=self._spec.memory,
-            repeats=repeats_of(self._study, started, self._spec),
-            environment=self._spec.environment,
-            saved=self._files.folder(started.number),
-            checkpoints=self._begun_checkpoints(started),
-        )
-        channel = channel_of(self._study, started, self._spec, self._files)
+        task, channel = self._task_and_channel(started)
         return LocalTrial(started, launcher.start(task), channel, self._spec.scoring)
+
+    def _task_and_channel(self, started: StartedTrial) -> tuple[TrialTask, StudyChannel]:
+        task = task_of(self._study, started, self._spec, self._files, self._begun_checkpoints(started))
+        return task, channel_of(self._study, started, self._spec, self._files)
 
     def _begun_checkpoints(self, started: StartedTrial) -> Path | None:
         """None where no trial goes on from another: then it has a temporary folder of its own."""

@@ -27,12 +27,10 @@ from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import MetricHistory, Outcome
-from highnoon.shared.objective.attempt import Objective, run_attempt
-from highnoon.shared.objective.defined_trial import StudyFacts, given_trial
+from highnoon.shared.objective.attempt import Objective
 from highnoon.shared.objective.exit_outcome import outcome_of_exit
-from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
-from highnoon.shared.objective.staged_files import StagedFiles, saved_of
+from highnoon.shared.objective.staged_files import saved_of
 from highnoon.shared.objective.trial_events import (
     WRONG_EVENT,
     count_of,
@@ -43,6 +41,7 @@ from highnoon.shared.objective.trial_events import (
     setting_of,
 )
 from highnoon.shared.objective.trial_pipe import Event
+from highnoon.shared.objective.trial_task import TrialTask, run_task
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
 from highnoon.shared.store.outages import retry_until_available
@@ -77,6 +76,21 @@ class LocalTrial:
     """It is killed then: it has given its outcome."""
 
 
+def task_of(
+    study: OptunaStudy, started: StartedTrial, spec: StudySpec, files: LocalFiles, checkpoints: Path | None
+) -> TrialTask:
+    """What a started trial runs. Without a seed of the study it has one of its own."""
+    return TrialTask.of(
+        spec,
+        number=started.number,
+        params=started.params,
+        seed=secrets.randbits(32) if spec.seed is None else trial_seed(spec.seed, started.number),
+        repeat_bar=retry_until_available(study.repeat_bar, logger),
+        saved=files.folder(started.number),
+        checkpoints=checkpoints,
+    )
+
+
 def channel_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec, files: LocalFiles) -> StudyChannel:
     """The channel of a started trial; without a search space it answers what the trial suggests."""
     channel = StudyChannel(study, started.trial_id, files.folder(started.number))
@@ -92,34 +106,13 @@ def attempt_here(
     study: OptunaStudy,
     started: StartedTrial,
     objective: Objective,
-    spec: StudySpec,
+    task: TrialTask,
+    channel: StudyChannel,
     files: LocalFiles,
-    checkpoints: Path | None,
 ) -> Outcome:
-    """Runs a started trial in this process to its end. `checkpoints` is a folder that outlives it."""
-    channel = channel_of(study, started, spec, files)
-    if channel.definition is not None:
-        facts = StudyFacts(study_name=spec.name, direction_names=spec.scoring.directions)
-        objective = given_trial(objective, channel.definition, started.number, facts)
-    repeats = repeats_of(study, started, spec)
-    staged = StagedFiles(files.folder(started.number), artifact_bytes=artifact_limit)
-    outcome = run_attempt(
-        objective,
-        started.params,
-        channel,
-        spec.scoring,
-        memory=spec.memory,
-        checkpoints=checkpoints,
-        repeats=repeats,
-        files=staged,
-    )
+    """Runs a started trial in this process to its end."""
+    outcome = run_task(objective, task, channel, channel.definition, artifact_limit)
     return recorded(study, channel, started, files.with_artifacts(outcome, started.number, channel.saved))
-
-
-def repeats_of(study: OptunaStudy, started: StartedTrial, spec: StudySpec) -> Repeats:
-    """How often a started trial runs its objective. Without a seed of the study it has one of its own."""
-    seed = secrets.randbits(32) if spec.seed is None else trial_seed(spec.seed, started.number)
-    return Repeats(count=spec.repeats, seed=seed, bar=retry_until_available(study.repeat_bar, logger))
 
 
 def recorded(

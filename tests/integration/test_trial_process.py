@@ -28,6 +28,7 @@ from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.seeds import trial_seed
 from highnoon.shared.objective.trial_pipe import Pipe
+from highnoon.shared.objective.trial_task import TrialTask
 from highnoon.shared.runtime.processes import die_with_parent, identify
 from highnoon.workers import kernel
 from highnoon.workers.monitor.kill_selection import KillRecords
@@ -135,21 +136,24 @@ def begin(
 ) -> Attempt:
     output = Output(tmp_path / "trial.log", limit_bytes=1_000_000, tail_bytes=4_000)
     assignment = Assignment(
-        study="digits",
+        task=TrialTask(
+            study="digits",
+            number=4,
+            params={"x": x},
+            saved=str(tmp_path / "work" / "tmp" / "saved"),
+            checkpoints=str(tmp_path / "checkpoints"),
+            defines_by_run=defines_by_run,
+            scoring=scoring or Scoring(),
+            repeats=Repeats(seed=seed),
+            memory=memory,
+        ),
         ticket=17,
         attempt=1,
-        trial_number=4,
         objective=objective if ":" in objective else f"objectives.py:{objective}",
         code_dir=str(HERE),
-        params={"x": x},
-        repeats=Repeats(seed=seed),
         work_dir=str(tmp_path / "work"),
-        checkpoint_dir=str(tmp_path / "checkpoints"),
-        scoring=scoring or Scoring(),
-        memory=memory,
         cgroup=cgroup,
         confinement=confinement,
-        defines_by_run=defines_by_run,
     )
     server = forks or ForkServer(confinement)
     trial = launch(isolation, assignment, output, server)

@@ -22,16 +22,16 @@ import pytest
 
 import highnoon as hn
 from highnoon.local import trial as local_trial
-from highnoon.local.process import Launcher, Task, TrialProcess
+from highnoon.local.process import Launcher, TrialProcess
 from highnoon.local.study_channel import StudyChannel
 from highnoon.local.trial import LocalTrial, final_outcome, wait_for_ended
 from highnoon.shared.domain.errors import EveryTrialFailed
-from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.score import Scoring
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.repetition import Repeats
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.objective.trial_task import TrialTask
 from highnoon.shared.runtime.processes import end_openmp_threads
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
@@ -45,18 +45,8 @@ def leaves(params: dict[str, Any]) -> float:
     os._exit(3)
 
 
-def a_task() -> Task:
-    return Task(
-        number=0,
-        params={},
-        defines_by_run=False,
-        study_name="digits",
-        scoring=Scoring(direction="minimize"),
-        memory=MemoryWishes(),
-        repeats=Repeats(seed=1),
-        saved=Path("unused"),
-        checkpoints=None,
-    )
+def a_task() -> TrialTask:
+    return TrialTask(study="digits", number=0, params={}, repeats=Repeats(seed=1), saved="unused")
 
 
 @pytest.mark.parametrize("spawn", [False, True], ids=["fork", "spawn"])

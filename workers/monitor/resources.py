@@ -46,8 +46,9 @@ class Resources:
         """With the limit that counts here, for the guard inside the trial, and the cgroup that it joins."""
         if self.limits is None:
             return assignment
-        wishes = replace(assignment.memory, trial_memory_limit=self.limits.hard_bytes)
-        return replace(assignment, memory=wishes, cgroup=self.group.procs if self.group else None)
+        wishes = replace(assignment.task.memory, trial_memory_limit=self.limits.hard_bytes)
+        task = replace(assignment.task, memory=wishes)
+        return replace(assignment, task=task, cgroup=self.group.procs if self.group else None)
 
     def next_cgroup(self) -> str | None:
         """The file by which the process of the next trial joins its group ahead; None where this one has no group."""

@@ -203,7 +203,7 @@ def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:
         pass_fds=[end.fileno()],
         start_new_session=True,
         cwd=assignment.work_dir,
-        env={**os.environ, **assignment.environment, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **assignment.task.environment, "PYTHONUNBUFFERED": "1"},
     )
     # wait4 waits for the pid, since it also returns the peak memory; Popen must not wait for it as well.
     child.returncode = 0

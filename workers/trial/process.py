@@ -15,25 +15,22 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from highnoon.shared.domain.errors import ObjectiveError
-from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.states import Ending
-from highnoon.shared.domain.trial import Outcome, Params, ParamValue
-from highnoon.shared.objective.attempt import run_attempt
+from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import load
-from highnoon.shared.objective.repetition import ONCE, Repeats
 from highnoon.shared.objective.running_trial import CHECKPOINT_VARIABLE
 from highnoon.shared.objective.seeds import seed_libraries, seed_python
-from highnoon.shared.objective.staged_files import NO_CHECKPOINTS, SavingLimits, StagedFiles
 from highnoon.shared.objective.trial_pipe import Pipe, PipeChannel
+from highnoon.shared.objective.trial_task import TrialTask, run_task
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import die_with_parent, forget_exit_functions, leave
 from highnoon.workers import kernel
@@ -64,26 +61,14 @@ _LONGEST_SCRATCH = 64
 class Assignment:
     """All that a trial process gets. JSON-able, and free of secrets."""
 
-    study: str
+    task: TrialTask
     ticket: int
     attempt: int
-    trial_number: int
     objective: str
     code_dir: str | None
     code_is_bundle: bool = False
-    params: Params
-    """Where it defines its space as it runs, those that are fixed; its supervisor knows them as well."""
     work_dir: str
-    checkpoint_dir: str
-    saving: SavingLimits = NO_CHECKPOINTS
-    scoring: Scoring = UNSCORED
-    repeats: Repeats = ONCE
-    memory: MemoryWishes = NO_WISHES
-    environment: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
-    defines_by_run: bool = False
-    settings: Mapping[str, ParamValue] = field(default_factory=dict)
-    """What a person set for a longer training."""
     confinement: Confinement | None = None
     """Of its process; a thread cannot be confined."""
 
@@ -94,10 +79,14 @@ class Assignment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Assignment:
         """The inverse of `to_json`. Raises TypeError for what another version wrote."""
-        parts: dict[str, Callable[..., object]] = {"scoring": Scoring, "memory": MemoryWishes, "repeats": Repeats}
-        parts["saving"] = SavingLimits
-        read = {name: part(**data[name]) for name, part in parts.items()}
-        return cls(**{**data, **read, "confinement": Confinement.from_json(data["confinement"])})
+        task, confinement = TrialTask.from_json(data["task"]), Confinement.from_json(data["confinement"])
+        return cls(**{**data, "task": task, "confinement": confinement})
+
+    @property
+    def checkpoint_dir(self) -> str:
+        """Each attempt has one."""
+        assert self.task.checkpoints is not None
+        return self.task.checkpoints
 
 
 def run_forked(
@@ -169,7 +158,8 @@ def _run(end: socket.socket, ruleset: int | None = None, joined: str | None = No
 def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = False) -> Outcome:
     """Loads the objective, seeds, runs it. Never raises for what the user's code does."""
     ref, folder = ObjectiveRef.parse(assignment.objective), Path(assignment.code_dir) if assignment.code_dir else None
-    seed_python(assignment.repeats.seed)
+    task = assignment.task
+    seed_python(task.repeats.seed)
     with ExitStack() as script:
         try:
             if in_thread:
@@ -177,36 +167,14 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             else:
                 become_script(ref, folder)
             objective = load(ref, folder)
-            if assignment.defines_by_run:
-                objective = _defining(objective, channel, assignment)
+            if task.defines_by_run and not takes_trial(objective):
+                raise ObjectiveError(NO_SPACE)
         except ObjectiveError as error:
             return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
         if not in_thread:
             loggers_as_configured()
-        seed_libraries(assignment.repeats.seed)
-        return run_attempt(
-            objective,
-            assignment.params,
-            channel,
-            assignment.scoring,
-            memory=assignment.memory,
-            checkpoints=Path(assignment.checkpoint_dir),
-            repeats=assignment.repeats,
-            files=StagedFiles(Path(assignment.work_dir, *SAVED_FILES), assignment.saving),
-            settings=assignment.settings,
-        )
-
-
-def _defining(
-    objective: Callable[[Params], object], channel: PipeChannel, assignment: Assignment
-) -> Callable[[Params], object]:
-    """The objective with a trial in the place of parameters. Raises ObjectiveError for one that takes none."""
-    from highnoon.shared.objective.defined_trial import StudyFacts, given_trial, takes_trial  # few trials need it
-
-    if not takes_trial(objective):
-        raise ObjectiveError(NO_SPACE)
-    study = StudyFacts(study_name=assignment.study, direction_names=assignment.scoring.directions)
-    return given_trial(objective, channel, assignment.trial_number, study)
+        seed_libraries(task.repeats.seed)
+        return run_task(objective, task, channel, channel)
 
 
 def _detach(parent: int) -> None:
@@ -233,8 +201,8 @@ def _enter_work_dir(assignment: Assignment) -> None:
     os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
     os.chdir(assignment.work_dir)
     environ = {
-        **assignment.environment,
-        "HIGHNOON_STUDY": assignment.study,
+        **assignment.task.environment,
+        "HIGHNOON_STUDY": assignment.task.study,
         "HIGHNOON_TICKET": str(assignment.ticket),
         "HIGHNOON_ATTEMPT": str(assignment.attempt),
         CHECKPOINT_VARIABLE: assignment.checkpoint_dir,

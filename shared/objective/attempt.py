@@ -68,8 +68,7 @@ def run_attempt(
 def _with_repeats(objective: Objective, trial: RunningTrial, repeats: Repeats, checkpoints: Path | None) -> Objective:
     if repeats.count == 1:
         return objective
-    maximize = trial.maximizes
-    return lambda params: repeated(objective, params, trial, repeats, maximize=maximize, folder=checkpoints)
+    return lambda params: repeated(objective, params, trial, repeats, checkpoints)
 
 
 def _ending_of(objective: Objective, params: Params, trial: RunningTrial) -> Outcome:

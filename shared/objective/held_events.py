@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from highnoon.shared.objective.trial_pipe import Event
 
 HOLD_S = 0.05
 """Long against a report that is sent, short against everything that a supervisor decides by reports."""
 
 _IDLE_S = 2.0
 """The thread that sends what is held ends after so long without any."""
-
-Event = dict[str, Any]
 
 
 class Sender(Protocol):

@@ -13,15 +13,18 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.domain.errors import TrialPruned
 from highnoon.shared.domain.result_parsing import RESULT_KEYS, can_name, further_numbers, result
 from highnoon.shared.domain.trial import REPEATS, REPEATS_STD, REPEATS_WORST, Params
 from highnoon.shared.objective.seeds import seed_libraries, trial_seed
+
+if TYPE_CHECKING:
+    from highnoon.shared.objective.running_trial import RunningTrial
 
 _RESULTS = "repeats.json"
 _LOGGED = "logged"
@@ -44,38 +47,13 @@ class Repeats:
 ONCE = Repeats()
 
 
-class RepeatedTrial(Protocol):
-    """What a repetition needs of its trial."""
-
-    logged: list[Mapping[str, float | str]]
-    """What each repeat has logged."""
-
-    def begin_repeat(self, index: int, seed: int) -> AbstractContextManager[None]:
-        """Binds the trial with the folder of this repeat."""
-
-    def end_repeat(self, index: int, mean: float) -> None:
-        """Reports the mean so far, of an objective that reports nothing."""
-
-    def score_of(self, returned: object) -> float:
-        """The score of what one repeat returned. Raises what a result raises."""
-
-    def keep(self, numbers: Mapping[str, float]) -> None:
-        """Keeps numbers beside the value, without a curve."""
-
-
 def repeated(
-    objective: Callable[[Params], object],
-    params: Params,
-    trial: RepeatedTrial,
-    repeats: Repeats,
-    *,
-    maximize: bool,
-    folder: Path | None,
+    objective: Callable[[Params], object], params: Params, trial: RunningTrial, repeats: Repeats, folder: Path | None
 ) -> object:
     """What the objective returns, on average. Raises what it raises, and TrialPruned after a bad first repeat."""
     results = _results_in(folder)[: repeats.count - 1]
     trial.logged.extend(one.pop(_LOGGED, {}) for one in results)
-    worst_of = min if maximize else max
+    worst_of = min if trial.maximizes else max
     for index in range(len(results), repeats.count):
         seed_libraries(repeats.seed_of(index))
         with trial.begin_repeat(index, repeats.seed_of(index)):

@@ -60,6 +60,7 @@ class RunningTrial:
         self.count: ParamCount | None = None
         self.metrics = MetricLog(channel)
         self.logged: list[Mapping[str, float | str]] = []
+        """What each repeat has logged."""
         self._own_misses: dict[str, float] = {}
         self.last: Report | None = None
         self.loss: float | None = None

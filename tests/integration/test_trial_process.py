@@ -576,7 +576,7 @@ def test_trial_that_has_no_group_of_its_own_yet_is_killed_all_the_same() -> None
     """As a spawned one before its `setsid`: no process group has its number, and it belongs to ours."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     ours, theirs = kernel.socket_pair()
-    trial = ProcessTrial(child.pid, ThisProcess(), Pipe(ours))
+    trial = ProcessTrial(child.pid, ThisProcess().wait, Pipe(ours))
     with theirs:
         trial.kill(signal.SIGKILL)
         assert eventually(trial.poll, what="it has ended").signum == signal.SIGKILL

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +72,11 @@ class TrialHandle(Protocol):
         """
 
 
-class ProcessParent(Protocol):
-    """The parent of a trial process: it alone can read the exit status."""
+Wait = Callable[[int], tuple[int, int] | None]
+"""Returns wait status and peak memory (bytes) of a child that has ended; None when that cannot be known any more.
 
-    def wait(self, pid: int) -> tuple[int, int] | None:
-        """Wait status and peak memory (bytes) of a child that has ended; None when that cannot be known any more."""
+Only the parent of a process can read them.
+"""
 
 
 class ThisProcess:
@@ -86,7 +87,7 @@ class ThisProcess:
         self._older = kernel.children()
 
     def wait(self, pid: int) -> tuple[int, int]:
-        """See `ProcessParent`."""
+        """See `Wait`."""
         _, status, usage = os.wait4(pid, 0)
         with plugin_processes() as plugins:
             # Also one that was started during the trial.
@@ -97,11 +98,11 @@ class ThisProcess:
 class ProcessTrial:
     """A trial in a process of its own: forked or spawned."""
 
-    def __init__(self, pid: int, parent: ProcessParent, pipe: Pipe) -> None:
+    def __init__(self, pid: int, wait: Wait, pipe: Pipe) -> None:
         self.pid: int | None = pid
         self.pipe = pipe
         self._pid = pid
-        self._parent = parent
+        self._wait = wait
         self._pidfd = os.pidfd_open(pid)
         self._exit: ExitStatus | None = None
 
@@ -110,7 +111,7 @@ class ProcessTrial:
 
     def poll(self) -> ExitStatus | None:
         if self._exit is None and wait_any([self._pidfd], 0.0):
-            self._exit = _exit_status(self._parent.wait(self._pid))
+            self._exit = _exit_status(self._wait(self._pid))
         return self._exit
 
     def kill(self, signum: int) -> None:
@@ -177,16 +178,16 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
     if isolation == "none":
         return ThreadTrial(assignment, output)
     ours, theirs = kernel.socket_pair()
-    parent: ProcessParent
+    wait: Wait
     if isolation == "fork" and forks is not None:
-        parent, pid = forks, forks.fork(theirs, output.writing_end)
+        wait, pid = forks.wait, forks.fork(theirs, output.writing_end)
     else:
-        parent, pid = ThisProcess(), _spawned(theirs, assignment, output)
+        wait, pid = ThisProcess().wait, _spawned(theirs, assignment, output)
     theirs.close()
     output.release_writing_end()
     pipe = Pipe(ours)
     pipe.send({"event": "assignment", "assignment": assignment.to_json()})
-    return ProcessTrial(pid, parent, pipe)
+    return ProcessTrial(pid, wait, pipe)
 
 
 def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:

@@ -128,36 +128,53 @@ def _gpus() -> list[str]:
     return [device.name for device in Gpus().devices()]
 
 
-def register_task(app: Celery, node: Node) -> None:
-    """The only task: hands a message to this child's supervisor."""
-    supervisors: list[Supervisor] = []
-    claims: list[GpuClaim | None] = []
-    refused: list[int] = []
+class _Child:
+    """A Celery child: hands each message to its supervisor, which is made with the first one."""
 
-    def supervisor() -> Supervisor:
-        """Made with the first message: a child that has none costs no connection."""
-        if not supervisors:
-            if not claims:
-                claims.append(pin(node))
-            # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
-            supervisors.append(Supervisor(node, ForkServer(node.confinement)))
-        return supervisors[0]
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._supervisor: Supervisor | None = None
+        self._gpu: GpuClaim | None = None
+        """Held as long as this process runs."""
+        self._has_refused = False
+
+    def run(self, message: RunTrial) -> str:
+        """What Flower shows of the attempt. Raises TrialFailed for one that went wrong."""
+        # Not before: a child that has no message costs no connection.
+        supervisor = self._supervisor = self._supervisor or self._begun()
+        if message.is_newer:
+            self._log_refusal(message)
+            supervisor.decline(message, delay_s=_DECLINED_S)
+            return "declined: a newer version wrote the message"
+        return shown_in_flower(supervisor.run(message))
+
+    def close(self) -> None:
+        """The end of the child."""
+        if self._supervisor is not None:
+            self._supervisor.close()
+
+    def _begun(self) -> Supervisor:
+        self._gpu = self._gpu or pin(self._node)
+        # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
+        return Supervisor(self._node, ForkServer(self._node.confinement))
+
+    def _log_refusal(self, message: RunTrial) -> None:
+        """Once for each child."""
+        if not self._has_refused:
+            self._has_refused = True
+            event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
+
+
+def register_task(app: Celery, node: Node) -> None:
+    """The only task, and what a child does at its beginning and its end."""
+    child = _Child(node)  # each process that is forked has its own copy, and the parent runs no task
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True, throws=(TrialFailed,))  # type: ignore[untyped-decorator]
     def run_trial(**kwargs: Any) -> str:
-        message = RunTrial.from_kwargs(kwargs)
-        if message.is_newer:
-            if not refused:
-                refused.append(message.version)
-                event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
-            supervisor().decline(message, delay_s=_DECLINED_S)
-            return "declined: a newer version wrote the message"
-        return shown_in_flower(supervisor().run(message))
+        return child.run(RunTrial.from_kwargs(kwargs))
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def _begin_as_supervisor(**_: object) -> None:
-        supervisors.clear()
-        claims.clear()
         configure(node.settings.log_level)
         # A service manager may signal every process of the node. The order to drain comes through the agent, and
         # billiard's own handler would leave in the middle of an attempt, with its lease.
@@ -165,8 +182,7 @@ def register_task(app: Celery, node: Node) -> None:
 
     @worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _end_as_celery_child(**_: object) -> None:
-        for ended in supervisors:
-            ended.close()
+        child.close()
         # billiard's child sleeps a second at its end, until this signal of its parent wakes it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 

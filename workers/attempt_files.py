@@ -38,7 +38,7 @@ class AttemptFiles:
         if stored is not None and not checkpoints.has_since(stored.attempt):
             self._files.fetch(stored)
             self._wait()
-            if self._files.not_fetched and lease.extension is not None and lease.extension.begins_with(stored):
+            if self._files.not_fetched and lease.extension is not None and stored.is_of_another_ticket:
                 raise FileStoreError(
                     f"the checkpoint of trial {lease.extension.of} is not to be had: {self._files.not_fetched}"
                 )

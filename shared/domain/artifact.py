@@ -20,6 +20,9 @@ ARTIFACT = "artifacts:"
 MOST_ARTIFACTS = 100
 """Of one trial."""
 
+OF_ANOTHER_TICKET = 0
+"""In the place of an attempt's number: those of a ticket begin at 1."""
+
 _LONGEST_NAME = 240
 """In bytes: a file system takes 255, and a draft of the file has a longer name."""
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
@@ -72,6 +75,11 @@ class Checkpoint:
     attempt: int
     size_bytes: int
     sha256: str
+
+    @property
+    def is_of_another_ticket(self) -> bool:
+        """Whether the ticket only begins with it, and has saved none of its own yet."""
+        return self.attempt == OF_ANOTHER_TICKET
 
 
 def artifacts_in(attrs: Mapping[str, Any]) -> list[Artifact]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from highnoon.shared.domain.artifact import Checkpoint
+from highnoon.shared.domain.artifact import OF_ANOTHER_TICKET, Checkpoint
 from highnoon.shared.domain.errors import Problem
 from highnoon.shared.domain.result_parsing import can_name
 from highnoon.shared.domain.scalars import Mistake, choice
@@ -26,9 +26,6 @@ MOST_SETTINGS = 20
 
 EXTENDABLE = frozenset({Ending.COMPLETED, Ending.PRUNED, Ending.STOPPED, Ending.TIMED_OUT, Ending.CANCELLED})
 """Endings after which a last checkpoint is stored: training longer makes sense."""
-
-_OF_ANOTHER_TICKET = 0
-"""In the place of an attempt's number: those of a ticket begin at 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +48,7 @@ class Extension:
     @property
     def first_checkpoint(self) -> Checkpoint:
         """What the new ticket begins with: older than all that its own attempts save."""
-        return replace(self.checkpoint, attempt=_OF_ANOTHER_TICKET)
-
-    def begins_with(self, checkpoint: Checkpoint | None) -> bool:
-        """Whether the ticket has saved nothing of its own yet."""
-        return checkpoint is not None and checkpoint.attempt == _OF_ANOTHER_TICKET
+        return replace(self.checkpoint, attempt=OF_ANOTHER_TICKET)
 
 
 def setting_problems(settings: object) -> Iterator[Problem]:

@@ -77,7 +77,7 @@ def test_a_new_trial_goes_on_from_the_checkpoint_with_the_same_parameters(
     assert lease.extension is not None
     assert (lease.extension.of, lease.extension.settings) == (0, {"epochs": 20})
     assert lease.checkpoint is not None and lease.checkpoint.id == "c0"
-    assert lease.extension.begins_with(lease.checkpoint)
+    assert lease.checkpoint.is_of_another_ticket
     assert ledger.trial(lease).user_attrs[EXTENDS] == 0
     optuna_side = ledger.access.optuna(study)
     assert optuna_side.extension(1) == lease.extension and optuna_side.extension(0) is None
@@ -93,7 +93,7 @@ def test_a_new_trial_goes_on_from_the_checkpoint_with_the_same_parameters(
     own = keep(ledger, store, again, "c1")
     ledger.finish(again, KILLED, Disposition.RELEASE)
     last = started(ledger, ticket)
-    assert last.checkpoint == own and last.extension is not None and not last.extension.begins_with(last.checkpoint)
+    assert last.checkpoint == own and last.extension is not None and not own.is_of_another_ticket
     ledger.finish(last, DONE)
     assert keeper.remove_useless(grace_s=0.0) == 0, "both may be trained longer"
     assert stored(folder) == noted(ledger) == {"c0", "c1"}
@@ -294,8 +294,8 @@ def test_longer_trainings_of_a_grid_that_a_limit_has_dropped_may_be_asked_for_ag
 def test_a_longer_training_survives_its_json() -> None:
     one = Extension(of=3, checkpoint=Checkpoint(id="c", attempt=2, size_bytes=5, sha256="ab"), settings={"epochs": 9})
     assert Extension.from_json(one.to_json()) == one
-    assert one.first_checkpoint.id == "c" and one.begins_with(one.first_checkpoint)
-    assert not one.begins_with(one.checkpoint) and not one.begins_with(None)
+    assert one.first_checkpoint.id == "c" and one.first_checkpoint.is_of_another_ticket
+    assert not one.checkpoint.is_of_another_ticket
     assert NewTrial(params={}, distributions={}).extension is None
 
 

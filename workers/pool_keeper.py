@@ -13,14 +13,11 @@ import time
 from contextlib import suppress
 
 from highnoon.shared.runtime.logs import event
-from highnoon.shared.runtime.processes import module_command
+from highnoon.shared.runtime.processes import dies_at_each_start, module_command
 from highnoon.workers import kernel
 from highnoon.workers.node import Node, threads_per_slot, without_secrets
 
 _log = logging.getLogger("highnoon.workers.agent")
-
-_RESTARTS = 5
-"""A pool that dies more often than this within a minute has a fault that a restart does not repair."""
 
 _REFUSED = 2
 """The exit status of a pool that cannot be started: its preload fails."""
@@ -104,8 +101,7 @@ class PoolKeeper:
 
     def is_hopeless(self, status: int) -> bool:
         """True when starting it again would not help."""
-        recent = [started for started in self._starts if time.monotonic() - started < 60.0]
-        return status == _REFUSED or len(recent) > _RESTARTS
+        return status == _REFUSED or dies_at_each_start(self._starts)
 
     def _start(self) -> None:
         """A new pool: it imports TensorFlow before it takes a message. Raises OSError."""

@@ -17,7 +17,7 @@ from typing import Any
 from highnoon.coordinator.local.owned_process import Command, OwnedProcess
 from highnoon.shared.domain.errors import EmbeddedServiceError, InvalidInput, Problem
 from highnoon.shared.runtime.data_dir import LOOPBACK, Home
-from highnoon.shared.runtime.processes import module_command
+from highnoon.shared.runtime.processes import RESTARTS, dies_at_each_start, module_command
 from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, with_secret_files
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Exit
@@ -88,10 +88,6 @@ def _close_what_asks_for_no_credential() -> None:
     urls.handlers[:] = [handler for handler in urls.handlers if not is_open(handler)]
 
 
-_RESTARTS = 5
-"""What dies more often than this within a minute has a fault that a restart does not repair."""
-
-
 class Fleet:
     """Workers, dashboard and Flower of one `start`. Start it from the main thread: the kernel watches the thread."""
 
@@ -140,7 +136,7 @@ class Fleet:
             if process.is_alive:
                 continue
             status, said = process.exit_status, process.last_lines()
-            is_failing = self._is_failing(name)
+            is_failing = dies_at_each_start(self._starts[name])
             if name == "worker" and (status == Exit.POOL_BROKEN or is_failing):
                 raise EmbeddedServiceError(
                     f"no trial can run here: the worker ended ({status}). Its last lines:\n{said}"
@@ -148,7 +144,7 @@ class Fleet:
             if is_failing:
                 # The study needs neither dashboard nor Flower.
                 del self._processes[name]
-                lines.append(f"{name} ended {_RESTARTS + 1} times within a minute (exit status {status}) and stays off")
+                lines.append(f"{name} ended {RESTARTS + 1} times within a minute (exit status {status}) and stays off")
             else:
                 self._start(name)
                 lines.append(f"started again: {name} (exit status {status})")
@@ -165,10 +161,6 @@ class Fleet:
         worker = self._processes.get("worker")
         if worker is not None and worker.is_alive:
             os.kill(worker.pid, signal.SIGTERM)
-
-    def _is_failing(self, name: str) -> bool:
-        recent = [started for started in self._starts[name] if time.monotonic() - started < 60.0]
-        return len(recent) > _RESTARTS
 
     def _start(self, name: str) -> None:
         self._starts.setdefault(name, []).append(time.monotonic())

@@ -14,6 +14,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +23,9 @@ from typing import Any, NoReturn
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _OMP_PAUSE_SOFT = 1
+RESTARTS = 5
+"""See `dies_at_each_start`."""
+
 _HAS_SAFE_PATH: bool = sys.version_info >= (3, 11)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,6 +65,14 @@ def module_command(module: str, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", module, *arguments]
     run = f"import sys; del sys.path[0]; import runpy; runpy.run_module({module!r}, None, '__main__', True)"
     return [sys.executable, "-c", run, *arguments]
+
+
+def dies_at_each_start(starts: Sequence[float]) -> bool:
+    """Whether a process that was started at these times, by the monotonic clock, has a fault that no restart repairs.
+
+    That is one that ends more than RESTARTS times within a minute.
+    """
+    return sum(time.monotonic() - started < 60.0 for started in starts) > RESTARTS
 
 
 def identify(pid: int) -> Identity | None:

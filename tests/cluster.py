@@ -126,11 +126,11 @@ class Cluster:
         process.wait()
 
     def slots(self) -> list[dict[str, Any]]:
-        """The notes of all slots that run a trial now, as the agents would read them."""
+        """The states of all slots that run a trial now, as the agents would read them."""
         found = []
         homes = [self.folder / "home", *(self.folder / "home").glob("node-*")]
         for folder in (slots for home in homes for slots in home.glob("nodes/*/slots")):
-            running = [state for state in SlotStates(folder).states() if state.trial_group is not None]
+            running = [state for state in SlotStates(folder.parent).states() if state.trial_group is not None]
             found += [asdict(state) for state in running if identify(state.pid) is not None]
         return found
 

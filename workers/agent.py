@@ -54,9 +54,9 @@ class Agent:
 
     def __init__(self, node: Node, *, until_idle: bool = False) -> None:
         self._node = node
-        self._slots = SlotStates(node.folder / "slots")
+        self._slots = SlotStates(node.folder)
         self._record = NodeRecord(node, self._slots, until_idle=until_idle)
-        self._node_monitor = NodeMonitor(node.slots, self._slots, KillRecords(node.folder / "kills"))
+        self._node_monitor = NodeMonitor(node.slots, self._slots, KillRecords(node.folder))
         self._groups: TrialGroups | None = None
         self._drain_order = node.drain
         self._pool = PoolKeeper(node)

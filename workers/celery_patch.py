@@ -78,7 +78,7 @@ def exit_when_drained(app: Celery, node: Node) -> None:
         def stop(self, worker: Any) -> None:
             if not node.drain.is_given():
                 return
-            slots = SlotStates(node.folder / "slots")
+            slots = SlotStates(node.folder)
             while not slots.none_at_work():
                 time.sleep(_LOOK_S)
             # A child that has just begun has no death signal yet, and would log the end of its parent as an error.

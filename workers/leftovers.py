@@ -78,6 +78,6 @@ def _put_back(removed: Path, study: Path) -> None:
 def _states(home: Path) -> list[SlotState] | None:
     """Of all slots whose states are here; None where one cannot be read, which may be at work."""
     try:
-        return [state for slots in home.glob("nodes/*/slots") for state in SlotStates(slots).all_states()]
+        return [state for slots in home.glob("nodes/*/slots") for state in SlotStates(slots.parent).all_states()]
     except (OSError, ValueError):
         return None

@@ -89,7 +89,7 @@ class _NodeNow(Collector):
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._notes = SlotStates(node.folder / "slots")
+        self._slots = SlotStates(node.folder)
         self._poller = MemoryPoller()
 
     def describe(self) -> Iterable[Metric]:
@@ -102,7 +102,7 @@ class _NodeNow(Collector):
         about = {"worker": node.worker_id[:8], "host": node.host, "version": version("highnoon-hpo")}
         yield InfoMetricFamily("highnoon_worker", "Which node this is.", about)
         yield GaugeMetricFamily("highnoon_worker_slots", "Trials that this node runs at a time.", node.slots)
-        yield GaugeMetricFamily("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._notes.busy())
+        yield GaugeMetricFamily("highnoon_worker_slots_busy", "Slots with an attempt under way.", self._slots.busy())
         rejected = CounterMetricFamily("highnoon_worker_messages_rejected", "Messages that were no trial's.")
         rejected.add_metric([], rejected_messages(node.folder))
         yield rejected

@@ -112,7 +112,7 @@ class NodeRecord:
 
     def remove_dead_nodes(self) -> int:
         """Ends what nodes whose agent was killed left on this machine: leases, files, folders; how many nodes."""
-        dead = {folder.name: SlotStates(folder / "slots") for folder in dead_nodes(self._node.folder.parent)}
+        dead = {folder.name: SlotStates(folder) for folder in dead_nodes(self._node.folder.parent)}
         # Otherwise its supervisors end at this moment.
         ended = {worker_id: slots for worker_id, slots in dead.items() if slots.none_at_work()}
         self._release_all(ended)

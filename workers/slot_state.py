@@ -53,10 +53,10 @@ class SlotState:
 
 
 class SlotStates:
-    """The states of one node's slots, a file each."""
+    """The states of one node's slots, a file each, in the folder of the node."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, node_folder: Path) -> None:
+        self._folder = node_folder / "slots"
         # Of this process, where it is a supervisor.
         self._me: Identity | None = None
         self._file: int | None = None

@@ -82,7 +82,7 @@ class Supervisor:
         declare_only_our_code()
         self._io = IoThread(longest_pause_s=min(_LONGEST_PAUSE_S, settings.renew_s))
         self._log = AttemptLog(_log, node.worker_id)
-        self._slots = SlotStates(node.folder / "slots")
+        self._slots = SlotStates(node.folder)
         self._store = StoreThread(settings, self._io.wakeup_fd)
         self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._broker = Broker(settings.redis_url)

@@ -38,7 +38,7 @@ def node(ledger: Ledger, redis_url: str, tmp_path: Path) -> Node:
 
 
 def record(node: Node) -> NodeRecord:
-    return NodeRecord(node, SlotStates(node.folder / "slots"), until_idle=False)
+    return NodeRecord(node, SlotStates(node.folder), until_idle=False)
 
 
 def dead_pid() -> int:

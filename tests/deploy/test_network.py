@@ -152,7 +152,7 @@ def _start(cluster: Cluster, host: str, *arguments: str) -> None:
 
 def _runs_a_trial(cluster: Cluster, host: str) -> bool:
     folders = (cluster.folder / f"home-{host}").glob("nodes/*/slots")
-    return any(state.trial_group is not None for folder in folders for state in SlotStates(folder).states())
+    return any(state.trial_group is not None for folder in folders for state in SlotStates(folder.parent).states())
 
 
 def test_a_host_that_is_cut_off_and_comes_back_costs_no_trial(net: Net, cluster: Cluster) -> None:

@@ -47,7 +47,7 @@ class Bench:
         pid = attempt.trial.pid
         assert pid is not None
         limits = TrialLimits(hard_bytes=LIMIT, soft_bytes=soft_bytes, share_bytes=LIMIT)
-        memory = TrialMemory(pid, limits, MemoryPoller(), KillRecords(self.folder / "kills"), group=self.group)
+        memory = TrialMemory(pid, limits, MemoryPoller(), KillRecords(self.folder), group=self.group)
         return attempt.watch(Diary(), memory=memory, trial_timeout_s=30.0, kill_grace_s=1.0)
 
 
@@ -102,7 +102,7 @@ def test_a_trial_that_swaps_heavily_is_ended_as_swap(tmp_path: Path) -> None:
     attempt = begin(tmp_path, "outgrows_its_memory", cgroup=squeezing.procs)
     assert attempt.trial.pid is not None
     limits = TrialLimits.of(8192 * MIB, 8192 * MIB)
-    memory = TrialMemory(attempt.trial.pid, limits, MemoryPoller(), KillRecords(tmp_path / "kills"))
+    memory = TrialMemory(attempt.trial.pid, limits, MemoryPoller(), KillRecords(tmp_path))
     outcome = attempt.watch(Diary(), memory=memory, trial_timeout_s=60.0)
     assert squeezing.remove()
     assert (outcome.ending, outcome.cause) == (Ending.STOPPED, "swap"), outcome

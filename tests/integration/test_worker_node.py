@@ -354,11 +354,11 @@ def test_node_that_cannot_write_its_slot_state_declines_the_ticket(cluster: Clus
     """Its disk is full, for instance: without its state the agent could not release its lease, so it takes none."""
     node = cluster.start_worker(slots=1)
     (folder,) = eventually(lambda: folders(cluster), 60, what="the node is there")
-    notes = eventually(lambda: list(folder.glob("slots")), 60, what="it has a place for notes")[0]
-    notes.rename(folder / "elsewhere")
+    slots = eventually(lambda: list(folder.glob("slots")), 60, what="it has a folder for its slots")[0]
+    slots.rename(folder / "elsewhere")
     cluster.submit_here("good", 1, name=name)
     eventually(lambda: "action=disk" in log_of(cluster, node), 60, what="it logs that it cannot")
     assert attempts_of(books, name) == []
-    (folder / "elsewhere").rename(notes)
+    (folder / "elsewhere").rename(slots)
     books.wait_until_over(name)
     assert [attempt.ending for attempt in attempts_of(books, name)] == [Ending.COMPLETED]

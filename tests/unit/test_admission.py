@@ -40,8 +40,8 @@ class Node:
     """Two slots: this process is one, `neighbour` writes the state of the other."""
 
     def __init__(self, folder: Path) -> None:
-        self.notes = SlotStates(folder / "slots")
-        self.notes.prepare()
+        self.slots = SlotStates(folder)
+        self.slots.prepare()
         self.folder = folder
         self.now = 0.0
         self.memory = StillMemory()
@@ -60,14 +60,14 @@ class Node:
         **spec: Any,
     ) -> Admitted | None:
         asked = admission or self.admission(peaks)
-        with self.notes.at_work(message.study, message.ticket):
+        with self.slots.at_work(message.study, message.ticket):
             return asked.admit(message, 1, SPEC.model_copy(update=spec), must_end=lambda: True)
 
     def admission(self, peaks: tuple[int, ...]) -> Admission:
         return Admission(
             self.folder / "admission",
             2,
-            self.notes,
+            self.slots,
             lambda study_id, ticket: StudyPeaks(peaks=peaks, own_peaks=()),
             poller=self.memory,
             clock=lambda: self.now,
@@ -125,10 +125,10 @@ def test_a_slot_that_runs_nothing_reserves_nothing(node: Node) -> None:
 
 
 def test_what_is_admitted_is_reserved(node: Node) -> None:
-    with node.notes.at_work("digits", 7):
+    with node.slots.at_work("digits", 7):
         node.admission((2 * GIB,) * 5).admit(MESSAGE, 1, SPEC, must_end=lambda: True)
-        assert [note.reserved_bytes for note in node.notes.states()] == [round(2.2 * GIB)]
-        assert node.notes.reserved_by_others() == [], "its own is not in its way"
+        assert [state.reserved_bytes for state in node.slots.states()] == [round(2.2 * GIB)]
+        assert node.slots.reserved_by_others() == [], "its own is not in its way"
 
 
 def test_no_trial_takes_more_than_its_own_limit(node: Node) -> None:
@@ -139,9 +139,9 @@ def test_no_trial_takes_more_than_its_own_limit(node: Node) -> None:
 def test_a_study_by_slots_never_waits_and_what_it_may_take_is_reserved(node: Node) -> None:
     node.neighbour(9 * GIB)
     by_slots = SPEC.model_copy(update={"admission": "slots", "trial_memory_limit": 2 * GIB})
-    with node.notes.at_work("digits", 7):
+    with node.slots.at_work("digits", 7):
         assert node.admission(()).admit(MESSAGE, 1, by_slots, must_end=lambda: True) == Admitted()
-        assert [note.reserved_bytes for note in node.notes.states() if note.pid == os.getpid()] == [2 * GIB]
+        assert [state.reserved_bytes for state in node.slots.states() if state.pid == os.getpid()] == [2 * GIB]
 
 
 def test_a_study_that_would_starve_is_admitted_to_wait_for_the_node_alone(node: Node) -> None:

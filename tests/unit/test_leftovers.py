@@ -17,7 +17,7 @@ from highnoon.workers.trial.scratch import lock_of
 
 @pytest.fixture
 def slots(tmp_path: Path) -> SlotStates:
-    slots = SlotStates(tmp_path / "nodes" / "a" / "slots")
+    slots = SlotStates(tmp_path / "nodes" / "a")
     slots.prepare()
     return slots
 

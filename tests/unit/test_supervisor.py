@@ -177,12 +177,12 @@ def test_outcome_is_finished_once_with_the_reports_that_were_not_written(slot: S
     ((outcome, disposition, token, reports),) = slot.ledger.finished
     assert (outcome.ending, outcome.value, disposition) == (Ending.COMPLETED, 0.5, Disposition.CLOSE)
     assert reports == (Report(step=1, value=0.7),) and len(token) == 32
-    assert SlotStates(slot.node.folder / "slots").states() == []
+    assert SlotStates(slot.node.folder).states() == []
 
 
 def test_number_of_an_ended_trial_is_not_kept_while_its_outcome_is_written(slot: Slot) -> None:
     """The machine may give it to another process, and a dead supervisor's trial is killed by it."""
-    states = SlotStates(slot.node.folder / "slots")
+    states = SlotStates(slot.node.folder)
     groups: list[list[int]] = []
     slot.ledger.at_finish = lambda: groups.append([*states.trial_groups(), states.busy()])
     slot.run(Trial(result(COMPLETED)))
@@ -215,7 +215,7 @@ def test_trial_that_sigkill_does_not_end_is_finished_reported_and_its_slot_repla
     ((outcome, disposition, _, _),) = slot.ledger.finished
     assert (outcome.ending, disposition) == (Ending.TIMED_OUT, Disposition.CLOSE)
     assert f"process {PID}" in outcome.message and "could not be ended" in outcome.message
-    assert SlotStates(slot.node.folder / "slots").states() == [], "the agent finds nothing to release"
+    assert SlotStates(slot.node.folder).states() == [], "the agent finds nothing to release"
 
 
 def test_lease_that_nothing_renews_does_not_expire_while_a_trial_with_a_result_ends(
@@ -268,7 +268,7 @@ def test_due_drain_does_not_wait_for_a_frozen_database(slot: Slot) -> None:
     began = time.monotonic()
     slot.run(Trial(result(COMPLETED)))
     assert time.monotonic() - began < 10.0
-    assert SlotStates(slot.node.folder / "slots").states() == []
+    assert SlotStates(slot.node.folder).states() == []
 
 
 def test_frozen_store_delays_no_outcome(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:

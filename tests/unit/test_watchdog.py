@@ -220,7 +220,7 @@ class TestKillSelection:
         assert 2 * chosen.used_bytes >= max(trial.used_bytes for trial in trials)
 
     def test_the_record_names_the_cause_and_is_read_once_written(self, tmp_path: Path) -> None:
-        records = KillRecords(tmp_path / "kills")
+        records = KillRecords(tmp_path)
         assert records.read(7) is None
         records.write(7, KillRecord.of(trial(7, age=1, used=900), share_bytes=800 * MIB))
         found = records.read(7)
@@ -354,7 +354,7 @@ class TestSampling:
 
     def memory(self, group: Group) -> TrialMemory:
         node = MemoryPoller(root=self.root)
-        records = KillRecords(self.root / "kills")
+        records = KillRecords(self.root)
         return TrialMemory(os.getpid(), LIMITS, node, records, group=group, clock=lambda: self.now)  # type: ignore[arg-type]
 
     def test_it_reads_more_often_the_less_is_left(self) -> None:
@@ -424,7 +424,7 @@ class TestSampling:
 
     def test_what_a_trial_shares_with_its_own_children_from_the_beginning_is_its_own(self) -> None:
         with family(holding=200 * MIB, children=3) as pid:
-            node, records = MemoryPoller(root=self.root), KillRecords(self.root / "kills")
+            node, records = MemoryPoller(root=self.root), KillRecords(self.root)
             memory = TrialMemory(pid, LIMITS, node, records, clock=lambda: self.now)
             self.now = 1.5
             memory.look()

@@ -68,13 +68,13 @@ class _PutOff:
 
 
 class Admission:
-    """Decides for one supervisor; `notes` are its node's, `look_up` finds the peaks of a study and a ticket."""
+    """Decides for one supervisor; `states` are its node's, `look_up` finds the peaks of a study and a ticket."""
 
     def __init__(
         self,
         lock: Path,
         slots: int,
-        notes: SlotStates,
+        states: SlotStates,
         look_up: Callable[[int, int], StudyPeaks],
         *,
         poller: MemoryPoller | None = None,
@@ -82,7 +82,7 @@ class Admission:
     ) -> None:
         self._lock = lock
         self._slots = slots
-        self._notes = notes
+        self._states = states
         self._look_up = look_up
         self._poller = poller or MemoryPoller()
         self._clock = clock
@@ -109,7 +109,7 @@ class Admission:
         node_bytes = self._poller.limit_bytes()
         if node_bytes is not None:
             limits = NodeLimits(node_bytes=node_bytes, slots=self._slots)
-            self._notes.reserve(limits.limit_bytes(trial_memory_limit))
+            self._states.reserve(limits.limit_bytes(trial_memory_limit))
         return Admitted()
 
     def _decide_alone(self, message: RunTrial, spec: StudySpec, found: StudyPeaks) -> Admitted | None:
@@ -130,11 +130,11 @@ class Admission:
         predicted = predicted_peak_bytes(found.peaks, found.own_peaks, unknown_bytes=limits.share_bytes)
         wanted = min(spec.trial_memory_limit or trials_bytes, predicted)
         free = limits.full_bytes - node.tightest.used_bytes
-        fits = has_room(wanted, self._notes.reserved_by_others(), trials_bytes=trials_bytes, free_bytes=free)
+        fits = has_room(wanted, self._states.reserved_by_others(), trials_bytes=trials_bytes, free_bytes=free)
         if not fits and self._waited_s(message) < _PATIENCE_S:
             return None
         self._put_off = {ticket: one for ticket, one in self._put_off.items() if ticket[0] != message.study}
-        self._notes.reserve(wanted)
+        self._states.reserve(wanted)
         return Admitted(must_be_alone=not fits)
 
     def _waited_s(self, message: RunTrial) -> float:

@@ -54,8 +54,8 @@ def select(trials: Sequence[RunningTrial], *, share_bytes: int, least_bytes: int
 class KillRecords:
     """The records of one node, a file for each process group. Written before the kill, read after it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, node_folder: Path) -> None:
+        self._folder = node_folder / "kills"
 
     def write(self, group: int, record: KillRecord) -> None:
         """Whole or not at all. Raises OSError."""

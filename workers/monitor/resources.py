@@ -67,7 +67,7 @@ class ResourceAllocator:
     def __init__(self, node: Node) -> None:
         self._slots = node.slots
         self._poller = MemoryPoller()
-        self._records = KillRecords(node.folder / "kills")
+        self._records = KillRecords(node.folder)
         self._groups = TrialGroups.find()
         self._lock = ExclusiveLock(node.folder / "room")
 

@@ -228,10 +228,10 @@ class Agent:
                 del self._releases[state]
                 error = release.exception()
                 if isinstance(error, ServiceUnavailable):
-                    self._event("outage", level=logging.WARNING, during="let_go", ticket=state.ticket, error=error)
+                    self._event("outage", level=logging.WARNING, during="release", ticket=state.ticket, error=error)
                 elif error is not None:
                     # The lease expires by itself; the state must not come up again at each poll.
-                    self._event("outage", level=logging.ERROR, during="let_go", ticket=state.ticket, error=error)
+                    self._event("outage", level=logging.ERROR, during="release", ticket=state.ticket, error=error)
                     self._slots.drop(state)
 
     def _leave(self) -> None:

@@ -143,7 +143,7 @@ class NodeRecord:
                 self._release(state, worker_id)
             except RowLocked as error:
                 where = {"study": state.study, "ticket": state.ticket, "worker": worker_id[:8]}
-                event(_log, "outage", level=logging.WARNING, during="let_go", error=error, **where)
+                event(_log, "outage", level=logging.WARNING, during="release", error=error, **where)
                 return
             nodes[worker_id].drop(state)
 
@@ -199,7 +199,7 @@ class NodeRecord:
             disposition = attempts.reap(state.ticket, attempt, message=message, only_expired=False)
             event(
                 _log,
-                "let_go",
+                "reap",
                 level=logging.WARNING,
                 study=state.study,
                 ticket=state.ticket,

@@ -110,7 +110,7 @@ class Node:
 
     @property
     def folder(self) -> Path:
-        """Files of this boot: drain order, health file, slot notes."""
+        """Files of this boot: drain order, health file, slot states."""
         return self.settings.home / "nodes" / self.worker_id
 
     @property

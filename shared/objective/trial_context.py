@@ -116,7 +116,7 @@ class ScratchFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _RunningTrial:
+class _BoundTrial:
     channel: TrialChannel
     memory: MemoryWishes
     checkpoints: CheckpointFolder
@@ -127,10 +127,10 @@ class _RunningTrial:
 
 NO_SETTINGS: Mapping[str, ParamValue] = MappingProxyType({})
 
-_mine: ContextVar[_RunningTrial | None] = ContextVar("trial", default=None)
+_mine: ContextVar[_BoundTrial | None] = ContextVar("trial", default=None)
 """The trial whose objective this thread of control is in."""
 
-_bound: list[_RunningTrial] = []
+_bound: list[_BoundTrial] = []
 """Every trial bound in this process, oldest first: a thread that an objective starts inherits no context."""
 
 
@@ -148,7 +148,7 @@ def bound(
     `checkpoints` is a folder that outlives this attempt; without one the trial gets a temporary one if it asks.
     """
     folder = CheckpointFolder(checkpoints)
-    trial = _RunningTrial(channel=channel, memory=memory, checkpoints=folder, seed=seed, settings=settings)
+    trial = _BoundTrial(channel=channel, memory=memory, checkpoints=folder, seed=seed, settings=settings)
     token = _mine.set(trial)
     _bound.append(trial)
     try:
@@ -196,7 +196,7 @@ def memory_wishes() -> MemoryWishes:
     return NO_WISHES if found is None else found.memory
 
 
-def _required() -> _RunningTrial:
+def _required() -> _BoundTrial:
     found = _here()
     if found is None:
         raise NoTrialRunning(
@@ -207,7 +207,7 @@ def _required() -> _RunningTrial:
     return found
 
 
-def _here() -> _RunningTrial | None:
+def _here() -> _BoundTrial | None:
     return _mine.get() or (_bound[-1] if _bound else None)
 
 

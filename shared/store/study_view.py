@@ -26,9 +26,9 @@ from highnoon.shared.store.study_notes import StudyNotes
 class StudyView:
     """What OptunaStore.view gives. Safe to share between threads."""
 
-    def __init__(self, study: optuna.Study, border: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, study: optuna.Study, error_boundary: Callable[[], AbstractContextManager[None]]) -> None:
         self._study = study
-        self._border = border
+        self._error_boundary = error_boundary
         self._trials: list[Trial] = []
         self._open: list[int] = []
         """Places of those that may change."""
@@ -38,28 +38,28 @@ class StudyView:
     @property
     def direction(self) -> str:
         """`minimize` or `maximize`; several of them where the study has several objectives."""
-        with self._border():
+        with self._error_boundary():
             return ", ".join(direction.name.lower() for direction in self._study.directions)
 
     def notes(self) -> Notes:
         """What people wrote beside it and its trials."""
-        with self._border():
+        with self._error_boundary():
             return StudyNotes(self._study._storage, self._study._study_id).read()
 
     def environment(self, trial: Trial) -> Mapping[str, Any] | None:
         """What a trial of `HPOTrialManager` ran in; None where that is not recorded."""
-        with self._border():
+        with self._error_boundary():
             found = self._study.user_attrs.get(f"{ENVIRONMENT}:{trial.attrs.get(ENVIRONMENT)}")
         return found if isinstance(found, Mapping) else None
 
     def best(self) -> list[Trial]:
         """The best feasible COMPLETE trial; of several objectives every one that none beats in all; [] without any."""
-        with self._lock, self._border():
+        with self._lock, self._error_boundary():
             return best_trials(self._study)
 
     def objectives(self) -> tuple[str, ...]:
         """The names of several objectives, as its program gave them, else their places; () of a study with one."""
-        with self._border():
+        with self._error_boundary():
             if len(self._study.directions) == 1:
                 return ()
             names = self._study._storage.get_study_system_attrs(self._study._study_id).get("study:metric_names")
@@ -71,7 +71,7 @@ class StudyView:
 
     def read(self) -> tuple[list[Trial], list[Trial]]:
         """All trials by number, and those of them that have not ended. Raises ServiceUnavailable."""
-        with self._lock, self._border():
+        with self._lock, self._error_boundary():
             frozen = self._study.get_trials(deepcopy=False)
             known = len(self._trials)
             if known and (known > len(frozen) or frozen[known - 1].number != self._trials[-1].number):
@@ -97,7 +97,7 @@ class StudyView:
 
         Of several objectives those for the one at this place.
         """
-        with self._lock, self._border():
+        with self._lock, self._error_boundary():
             complete = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
             return {} if len(complete) < 2 else importances(self._study, objective)[0]
 

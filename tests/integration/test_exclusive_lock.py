@@ -101,7 +101,7 @@ def test_an_attempt_waits_until_its_study_or_its_node_ends_it(settings: Settings
     cancelled = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
     answers = iter([None, cancelled])
     services: Any = SimpleNamespace(interruption=lambda: next(answers))
-    path = node.folder / "room"
+    path = node.folder / "exclusive.lock"
     with another_supervisor(path, alone=False) as pid:
         eventually(inside(path, pid), what="it runs")
         with ResourceAllocator(node).take(spec, services, alone=True) as resources:

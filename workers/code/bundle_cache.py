@@ -26,7 +26,7 @@ _DRAFT_S = 3600.0
 """Unpacking takes seconds."""
 
 
-class BundleShelf:
+class BundleCache:
     """One supervisor's way to the bundles of its node."""
 
     def __init__(self, settings: Settings, bundles: Bundles) -> None:

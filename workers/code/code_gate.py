@@ -23,7 +23,7 @@ from highnoon.shared.objective.source_tree import CodeDigests, root_of
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.bundles import Bundles
-from highnoon.workers.code.bundle_cache import BundleShelf
+from highnoon.workers.code.bundle_cache import BundleCache
 
 _log = logging.getLogger("highnoon.workers.code.code_gate")
 
@@ -52,7 +52,7 @@ class CodeGate:
 
     def __init__(self, settings: Settings, bundles: Bundles) -> None:
         self._settings = settings
-        self._shelf = BundleShelf(settings, bundles)
+        self._cache = BundleCache(settings, bundles)
         self._digests = CodeDigests()
         self._answers: dict[tuple[str | None, ...], tuple[Code, float]] = {}
         self._parsed: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
@@ -107,7 +107,7 @@ class CodeGate:
 
     def _folder(self, spec: StudySpec) -> Path | None:
         if spec.bundle is not None:
-            return self._shelf.folder_of(spec.bundle)
+            return self._cache.folder_of(spec.bundle)
         return Path(spec.code_dir) if spec.code_dir else None
 
     def _allow_list(self, spec: StudySpec, folder: Path | None) -> AllowList:

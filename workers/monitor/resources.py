@@ -69,7 +69,7 @@ class ResourceAllocator:
         self._poller = MemoryPoller()
         self._records = KillRecords(node.folder)
         self._groups = TrialGroups.find()
-        self._lock = ExclusiveLock(node.folder / "room")
+        self._lock = ExclusiveLock(node.folder / "exclusive.lock")
 
     @contextmanager
     def take(self, spec: StudySpec, services: Services, *, alone: bool) -> Iterator[Resources]:

@@ -30,7 +30,7 @@ def small_keras(params: dict[str, Any]) -> float:
 
 
 def reports(params: dict[str, Any]) -> float:
-    """One second of 100 steps, with a report and a question in each; prints what these took."""
+    """One second of 100 steps, with a report and a question in each; prints what these took, unless it is pruned."""
     import highnoon as hn
 
     began, reported, asked = time.perf_counter(), [], []
@@ -38,8 +38,10 @@ def reports(params: dict[str, Any]) -> float:
         first = time.perf_counter()
         hn.report(float(params["x0"]) + 1 / (step + 1), step)
         second = time.perf_counter()
-        hn.should_prune()
+        must_end = hn.should_prune()
         third = time.perf_counter()
+        if must_end:
+            raise hn.TrialPruned
         reported.append(second - first)
         asked.append(third - second)
         time.sleep(max(0.0, began + (step + 1) / 100 - third))

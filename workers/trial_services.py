@@ -93,6 +93,7 @@ class TrialServices:
         self._reading: Future[PrunerView] | None = None
         self._reading_at = self._view_at = self._asked_at = self._read_again_at = 0.0
         self._bounds_of: PrunerView | None = None
+        self._bounds_to = 0
         self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
         self._reports_since = 0
@@ -151,8 +152,8 @@ class TrialServices:
         return False if self._is_away else None
 
     def safe_reports(self) -> SafeReports | None:
-        """As long as the others are fresh. By value as many as the trial will make meanwhile, and only once for each
-        reading of the others, since each one costs a percentile."""
+        """As long as the others are fresh. By value as many as the trial will make meanwhile, since each one costs a
+        percentile, and no step twice for one reading of the others."""
         if not self._study.prunes:
             return ALL_SAFE
         now, n_reports, self._reports_since = now_s(), self._reports_since, 0
@@ -161,10 +162,13 @@ class TrialServices:
         if self._view is None or self._view.waits or left_s <= 0:
             return None
         n_steps = 0
-        if before is not None and self._bounds_of is not self._view:
-            self._bounds_of = self._view
+        is_bounded = self._bounds_of is self._view and self._step is not None and self._step <= self._bounds_to
+        if before is not None and not is_bounded:
             n_steps = min(_MOST_AHEAD, math.ceil(left_s * n_reports / max(now - before, 1e-3)))
-        return self._view.safe_reports(self._pruned, n_steps, for_s=left_s)
+        safe = self._view.safe_reports(self._pruned, n_steps, for_s=left_s)
+        if safe is not None and safe.bounds:
+            self._bounds_of, self._bounds_to = self._view, max(safe.bounds)
+        return safe
 
     def _view_is_old(self) -> bool:
         return self._view is None or now_s() - self._view_at >= HOLDS_S

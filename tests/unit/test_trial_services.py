@@ -191,7 +191,7 @@ def test_what_is_safe_expires_with_the_reading_of_the_others(scene: Scene, monke
     assert scene.services.safe_reports() is None, "nothing can be known of others that were read so long ago"
 
 
-def test_bounds_are_computed_once_for_each_reading(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_of_a_step_are_computed_once_for_each_reading(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_services, "HOLDS_S", 60.0)
     monkeypatch.setattr(Database, "pruner", MedianPruner(n_startup_trials=1))
     monkeypatch.setattr(Database, "others", [dict.fromkeys(range(10), 4.0)])
@@ -202,6 +202,28 @@ def test_bounds_are_computed_once_for_each_reading(scene: Scene, monkeypatch: py
     assert safe is not None and safe.bounds == dict.fromkeys(range(2, 10), 4.0)
     scene.ask(2)
     assert scene.services.safe_reports() is None
+
+
+def test_a_trial_that_reports_faster_than_before_gets_further_bounds(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_services, "HOLDS_S", 60.0)
+    monkeypatch.setattr(Database, "pruner", MedianPruner(n_startup_trials=1))
+    monkeypatch.setattr(Database, "others", [dict.fromkeys(range(100), 400.0)])
+    now = [trial_services.now_s()]
+    monkeypatch.setattr(trial_services, "now_s", lambda: now[0])
+    scene.ask(0)
+    scene.services.safe_reports()
+    now[0] += 20.0  # the machine was busy with something else
+    scene.ask(1)
+    first = scene.services.safe_reports()
+    assert first is not None and list(first.bounds) == [2, 3]
+    now[0] += 0.1
+    scene.report(2)
+    scene.report(3)
+    scene.ask(4)
+    further = scene.services.safe_reports()
+    assert further is not None and list(further.bounds) == [*range(5, 100)]
 
 
 def test_answers_go_on_while_the_database_is_frozen(scene: Scene) -> None:

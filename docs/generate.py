@@ -41,7 +41,8 @@ STUDY_KEYS: Mapping[str, str] = {
     "resources": "Which workers take its trials. Submitted again with another one, the study goes on there; what was sent may still run where it was.",
     "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it, and a later "
     "submission that leaves it out keeps that.",
-    "max_running": "So many of its trials run at a time, at most. `set` changes it, as it does `priority`; 0 is no limit.",
+    "max_running": "So many of its trials run at a time, at most. `set` changes it, as it does `priority`; 0 is no limit. The next one is "
+    "sent when one has ended, and waits behind what is queued: up to two seconds of the other studies' work.",
     "isolation": "How a trial is started: forked from warm imports, as a new program, or as a thread (nothing protects it).",
     "notify": 'What is [posted](operations.md#notifications) where: `{url = "https://...", on = ["finished", "failed", "best"]}`.',
     "environment": 'Variables for its trials, such as `{OMP_NUM_THREADS = "1"}`; no secrets. See [code](code.md#what-a-trial-finds).',

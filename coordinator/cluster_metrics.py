@@ -20,7 +20,7 @@ from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.metrics_endpoint import exposed
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.database import Database
-from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
+from highnoon.shared.store.nodes import Nodes, open_slots
 from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
 
@@ -116,13 +116,12 @@ class LedgerCollector(Collector):
         yield from self._node_metrics()
 
     def _node_metrics(self) -> Iterator[Metric]:
-        present = self._nodes.workers(silent_for_s=self._settings.presence_s * PRESENCE_MISSES)
+        present = self._nodes.present(self._settings)
         workers = _family("highnoon_workers", "Nodes that sent a beat lately, by state.", "state")
         for state in (WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.QUARANTINED):
             workers.add_metric([state], sum(worker.state is state for worker in present))
         yield workers
-        slots = sum(worker.slots for worker in present if worker.state is WorkerState.ACTIVE)
-        yield GaugeMetricFamily("highnoon_slots", "Trials that could run at a time now.", slots)
+        yield GaugeMetricFamily("highnoon_slots", "Trials that could run at a time now.", open_slots(present))
 
     def _messages(self) -> Iterator[Metric]:
         depth = _family("highnoon_queue_messages", "Messages in Redis that no worker has begun.", "resource")

@@ -27,7 +27,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries, Streak
-from highnoon.shared.store.nodes import PRESENCE_MISSES, Capacity, Nodes
+from highnoon.shared.store.nodes import Capacity, Nodes, silent_too_long_s
 from highnoon.shared.store.snapshot_queries import SnapshotQueries
 from highnoon.shared.store.snapshot_rows import ReadyTickets, StudyLoad, TrialTimes
 
@@ -51,7 +51,7 @@ class SnapshotReader:
         self._node_queries = NodeQueries(database)
         self._queue_client = queues
         self._faults = faults
-        self._silent_s = settings.presence_s * PRESENCE_MISSES
+        self._silent_s = silent_too_long_s(settings)
         self._streaks_at = 0.0
         self._times_at = 0.0
         self._times: dict[int, TrialTimes] = {}

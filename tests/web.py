@@ -24,7 +24,8 @@ def dashboard(
     storage: str | None, home: Path, *, host: str = "127.0.0.1", environ: Mapping[str, str] | None = None
 ) -> Iterator[str]:
     """The address of a dashboard that believes to listen on `host`; it listens on loopback."""
-    variables = {"HIGHNOON_HOME": str(home), **(environ or {})}
+    # Workers of tests beat once, when they enter.
+    variables = {"HIGHNOON_HOME": str(home), "HIGHNOON_PRESENCE_S": "600", **(environ or {})}
     settings = web_settings(host=host, storage=storage, environ=variables)
     application = create(settings, database=database_of(settings), port=0)
     server = server_of(application, host="127.0.0.1", port=0)

@@ -25,7 +25,6 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.nodes import Nodes
 
 _LEAST_FREE_BYTES = 1 << 30
-_SILENT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         database = _checked("database", lambda: _database_answers(database_url))
         yield database
         if database.ok:
-            yield _checked("workers", lambda: _workers_alive(database_url))
+            yield _checked("workers", lambda: _workers_present(database_url, settings))
     if redis_url is not None:
         yield _checked("redis", lambda: _redis_answers(redis_url))
     for module in settings.preload:
@@ -77,11 +76,11 @@ def _database_answers(url: str) -> str:
     return "answers, ledger of this version"
 
 
-def _workers_alive(url: str) -> str:
+def _workers_present(url: str, settings: Settings) -> str:
     with closing(Database(url)) as database:
-        workers = Nodes(database).workers(silent_for_s=_SILENT_S)
+        workers = Nodes(database).present(settings)
     if not workers:
-        return "none seen within a minute"
+        return "none is there"
     return ", ".join(f"{worker.host} ({worker.slots} slots, {worker.state})" for worker in workers)
 
 

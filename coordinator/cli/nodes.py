@@ -23,8 +23,6 @@ from highnoon.shared.runtime.terminal import Exit, open_console
 from highnoon.shared.views.studies import worker_object
 
 if TYPE_CHECKING:
-    from highnoon.shared.runtime.settings import Settings
-    from highnoon.shared.store.access import Access
     from highnoon.shared.store.attempt_queries import RunningAttempt
     from highnoon.shared.store.nodes import Worker
 
@@ -40,10 +38,11 @@ def workers(json: AsJson = False) -> None:
     """
     from highnoon.shared.runtime.settings import load_settings
     from highnoon.shared.store.attempt_queries import AttemptQueries
+    from highnoon.shared.store.nodes import Nodes
 
     settings = load_settings()
     with ledger(settings) as access:
-        present = present_workers(access, settings)
+        present = Nodes(access.database).present(settings)
         running = AttemptQueries(access.database).running()
     if json:
         print_json([worker_object(worker, running) for worker in present])
@@ -64,18 +63,15 @@ def drain(worker: WorkerName) -> None:
     Example: python -m coordinator drain node-a
     """
     from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store import steering
     from highnoon.shared.store.attempt_queries import AttemptQueries
     from highnoon.shared.store.nodes import Nodes
     from highnoon.shared.views.formats import plural
 
     settings = load_settings()
     with ledger(settings) as access:
-        chosen = named_worker(worker, present_workers(access, settings))
-        if settings.database_url is None and is_embedded(settings):
-            hint = "Pause its studies: python -m coordinator pause STUDY."
-            raise mistake("WORKER", "belongs to coordinator start, which would start it again", worker, hint)
-        if not Nodes(access.database).drain(chosen.id, "a person drained it by the command line"):
-            raise mistake("WORKER", f"is {chosen.state}; only one that is active or in quarantine can drain", worker)
+        chosen = named_worker(worker, Nodes(access.database).present(settings))
+        steering.drain(access, chosen, settings.home)
         count = sum(attempt.worker_id == chosen.id for attempt in AttemptQueries(access.database).running())
     runs = f"{plural(count, 'trial')} {'runs' if count == 1 else 'run'}"
     print_sentence(f"worker {chosen.id[:8]} on {chosen.host} drains: {runs} there, then it ends")
@@ -92,13 +88,13 @@ def reinstate(worker: WorkerName) -> None:
     Example: python -m coordinator reinstate node-a
     """
     from highnoon.shared.runtime.settings import load_settings
+    from highnoon.shared.store import steering
     from highnoon.shared.store.nodes import Nodes
 
     settings = load_settings()
     with ledger(settings) as access:
-        chosen = named_worker(worker, present_workers(access, settings))
-        if not Nodes(access.database).reinstate(chosen.id):
-            raise mistake("WORKER", f"is {chosen.state}; only one in quarantine can be taken back", worker)
+        chosen = named_worker(worker, Nodes(access.database).present(settings))
+        steering.reinstate(access, chosen)
     print_sentence(f"worker {chosen.id[:8]} on {chosen.host} gets trials again")
 
 
@@ -131,13 +127,6 @@ def flower(
     if settings.redis_url is None:
         raise InvalidInput.of("environment", "HIGHNOON_REDIS_URL", "is not set")
     run_flower(settings.redis_url, flower_login(settings.home), port=port, address=address)
-
-
-def present_workers(access: Access, settings: Settings) -> list[Worker]:
-    """The workers that were seen lately."""
-    from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
-
-    return Nodes(access.database).workers(silent_for_s=settings.presence_s * PRESENCE_MISSES)
 
 
 def workers_table(workers: Sequence[Worker], running: Sequence[RunningAttempt]) -> list[str]:

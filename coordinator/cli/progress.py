@@ -20,12 +20,11 @@ from typing_extensions import Self
 
 from highnoon.coordinator.cli.tables import aligned, size_cell, time_cell, trials_wait, value_cell
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.terminal import Say, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_queries import AttemptQueries, RunningAttempt
-from highnoon.shared.store.nodes import PRESENCE_MISSES, Nodes
+from highnoon.shared.store.nodes import Nodes, open_slots
 from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.studies import Studies
 from highnoon.shared.views.formats import dumps
@@ -202,10 +201,9 @@ class Slots:
     def of(cls, name: str, access: Access, settings: Settings) -> Self:
         """Reads the ledger."""
         everything = AttemptQueries(access.database).running()
-        nodes = Nodes(access.database).workers(silent_for_s=settings.presence_s * PRESENCE_MISSES)
         return cls(
             running=[attempt for attempt in everything if attempt.study == name],
-            total=sum(node.slots for node in nodes if node.state is WorkerState.ACTIVE),
+            total=open_slots(Nodes(access.database).present(settings)),
             busy=len(everything),
         )
 

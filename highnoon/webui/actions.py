@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, WorkerConflict, nearest
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, nearest
 from highnoon.shared.domain.note import NoteReplacement
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import RETRIABLE
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.allow_list import below, exactly, matches, resolved
 from highnoon.shared.objective.study_file import build_spec, plugins_in
-from highnoon.shared.runtime.data_dir import attach
+from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.nodes import Worker
@@ -164,38 +164,23 @@ class WorkerActions:
     """Raise UnknownWorker, WorkerConflict, ServiceUnavailable."""
 
     repository: StudyRepository
-    home: Path
-    silent_s: float
+    settings: Settings
 
     def drain(self, worker_id: str) -> None:
         """It takes nothing new, ends what runs within its drain time, and leaves."""
-        worker = self._worker(worker_id)
-        if self.belong_to_start():
-            raise WorkerConflict(
-                f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
-                "pause its studies instead"
-            )
-        if not self.repository.nodes().drain(worker.id, "a person drained it from the dashboard"):
-            raise WorkerConflict(
-                f"the worker on {worker.host} is {worker.state}, and only one that is active or in quarantine can drain"
-            )
+        steering.drain(self.repository.access(), self._worker(worker_id), self.settings.home)
 
     def belong_to_start(self) -> bool:
         """True when the workers belong to a `coordinator start` here, which restarts them."""
-        running = attach(self.home)
-        return running is not None and running.database_url == self.repository.access().database.url
+        return steering.belong_to_start(self.repository.access(), self.settings.home)
 
     def reinstate(self, worker_id: str) -> None:
         """One in quarantine gets trials again. One that drains is about to end: it is started again on its machine."""
-        worker = self._worker(worker_id)
-        if not self.repository.nodes().reinstate(worker.id):
-            raise WorkerConflict(
-                f"the worker on {worker.host} is {worker.state}, and only one in quarantine can be taken back"
-            )
+        steering.reinstate(self.repository.access(), self._worker(worker_id))
 
     def _worker(self, worker_id: str) -> Worker:
         has_ledger = self.repository.has_ledger()
-        for worker in self.repository.nodes().workers(silent_for_s=self.silent_s) if has_ledger else ():
+        for worker in self.repository.nodes().present(self.settings) if has_ledger else ():
             if worker.id == worker_id:
                 return worker
         raise UnknownWorker(f"There is no worker {worker_id!r} now.")

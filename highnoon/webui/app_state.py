@@ -19,7 +19,7 @@ from highnoon.shared.store.attempt_queries import AttemptSpan, RunningAttempt
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.connections import is_on_this_machine
 from highnoon.shared.store.environments import Environments
-from highnoon.shared.store.nodes import Worker
+from highnoon.shared.store.nodes import Worker, open_slots
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.queries import LeaderState, QueueState
 from highnoon.shared.store.stored_files import StoredFiles
@@ -46,7 +46,7 @@ class Cluster:
     @property
     def slots(self) -> int:
         """Trials that could run at a time now."""
-        return sum(worker.slots for worker in self.workers)
+        return open_slots(self.workers)
 
     def of(self, worker: Worker) -> list[RunningAttempt]:
         """What one worker runs."""
@@ -70,7 +70,7 @@ class AppState:
         is_local = settings.database_url is None or _is_local(database)
         allowed = ObjectiveFilter(patterns=settings.objectives, folders_too=is_local)
         self.actions = StudyActions(repository=self.repository, allowed=allowed)
-        self.worker_actions = WorkerActions(self.repository, home=settings.home, silent_s=settings.silent_s)
+        self.worker_actions = WorkerActions(self.repository, settings.settings)
         self.figures = FigureCache(self.repository)
         self.downloads = Downloads(settings.settings)
         self.event_stream = EventStream(self.repository)
@@ -167,7 +167,7 @@ class AppState:
         """Everything about the cluster page. Raises ServiceUnavailable where there is no ledger."""
         queries = self.repository.queries()
         return Cluster(
-            workers=self.repository.nodes().workers(silent_for_s=self.settings.silent_s),
+            workers=self.repository.nodes().present(self.settings.settings),
             running=queries.attempts.running(),
             queues=queries.queues(),
             leader=queries.leader(),

@@ -62,10 +62,8 @@ class WebSettings:
     hosts: frozenset[str]
     """Allowed values of the Host header; empty: any (a token protects it)."""
     objectives: tuple[str, ...]
-    silent_s: float
-    """A worker that was not seen for so long is not shown any more."""
     settings: Settings
-    """Those that every process has; they name the store of artifacts."""
+    """Those that every process has; they name the store of artifacts, and when a worker is gone."""
     flower_url: str | None
     """Where a browser finds Flower; None where it is not set."""
 
@@ -107,7 +105,6 @@ def web_settings(
         tokens=_tokens(holders, general.home, needed=not alone),
         hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
         objectives=general.objectives or (),
-        silent_s=general.presence_s * 12,
         settings=general,
         flower_url=environ.get("HIGHNOON_WEBUI_FLOWER_URL") or None,
     )

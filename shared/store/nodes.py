@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BindParameter, Integer, Text, bindparam, cast, delete, exists, func, insert, or_, select, update
 
@@ -16,8 +16,16 @@ from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database, IntegrityError
 from highnoon.shared.store.schema import attempts, db_now, leader, workers
 
-PRESENCE_MISSES = 4
+if TYPE_CHECKING:
+    from highnoon.shared.runtime.settings import Settings
+
+_PRESENCE_MISSES = 4
 """A worker that missed so many beats has no slots to count on."""
+
+
+def silent_too_long_s(settings: Settings) -> float:
+    """After so many seconds without a beat a worker counts as gone."""
+    return settings.presence_s * _PRESENCE_MISSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,11 @@ class Worker:
     silent_s: float
     state_reason: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_slots(present: Iterable[Worker]) -> int:
+    """Trials that could run at a time: a worker that drains or is in quarantine takes none."""
+    return sum(worker.slots for worker in present if worker.state is WorkerState.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +158,10 @@ class Nodes:
             )
             for row in self._db.rows(statement.order_by(workers.c.started_at))
         ]
+
+    def present(self, settings: Settings) -> list[Worker]:
+        """The workers that are there: they have not left, and their last beat is not too old."""
+        return self.workers(silent_for_s=silent_too_long_s(settings))
 
     def capacity(self, *, silent_for_s: float) -> Capacity:
         """What the active workers that were seen within `silent_for_s` seconds have together."""

@@ -1,23 +1,27 @@
-"""What a person does to one study, for the command line, the dashboard and Python: pause, add, enqueue, extend, delete.
+"""What a person does to a study or a worker, for command line, dashboard and Python: pause, add, drain, delete.
 
-Raises StudyConflict where the study's state forbids it. The transactions on the ledger are in `studies`.
+Raises StudyConflict or WorkerConflict where its state forbids it. The transactions on the ledger are in `studies` and
+`nodes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from highnoon.shared.domain.artifact import Checkpoint
-from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
+from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError, WorkerConflict
 from highnoon.shared.domain.extension import Extension, setting_problems
 from highnoon.shared.domain.scalars import choice, plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
 from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_queries import AttemptQueries
 from highnoon.shared.store.bundles import Bundles
+from highnoon.shared.store.nodes import Nodes, Worker
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import trials_of
@@ -135,6 +139,33 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
         record.id, 1, at_most=MOST_TRIALS, untried=True, action="extend trial", details=details
     )
     require(added == 1, record, "it was given up: start a new one like it")
+
+
+def belong_to_start(access: Access, home: Path) -> bool:
+    """True when the workers are those of a `coordinator start` in this home, which starts them again."""
+    running = attach(home)
+    return running is not None and running.database_url == access.database.url
+
+
+def drain(access: Access, worker: Worker, home: Path) -> None:
+    """It takes nothing new, ends what runs within its drain time, and leaves. Raises WorkerConflict."""
+    if belong_to_start(access, home):
+        raise WorkerConflict(
+            f"the worker on {worker.host} belongs to coordinator start, which would start it again: "
+            "pause its studies instead"
+        )
+    if not Nodes(access.database).drain(worker.id, "a person drained it"):
+        raise WorkerConflict(
+            f"the worker on {worker.host} is {worker.state}, and only one that is active or in quarantine can drain"
+        )
+
+
+def reinstate(access: Access, worker: Worker) -> None:
+    """One in quarantine gets trials again, one that drains never. Raises WorkerConflict."""
+    if not Nodes(access.database).reinstate(worker.id):
+        raise WorkerConflict(
+            f"the worker on {worker.host} is {worker.state}, and only one in quarantine can be taken back"
+        )
 
 
 def _checkpoint_of(access: Access, record: StudyRecord, spec: StudySpec, number: int) -> Checkpoint:

@@ -209,7 +209,7 @@ def test_the_doctor_finds_a_healthy_cluster_healthy(
             "doctor", HIGHNOON_DATABASE_URL=postgres_url, HIGHNOON_REDIS_URL=redis_url, HIGHNOON_PRELOAD="json"
         )
     assert answer.code == Exit.OK
-    assert re.search(r"^ok +workers: none seen", answer.out, re.MULTILINE)
+    assert re.search(r"^ok +workers: none is there", answer.out, re.MULTILINE)
 
 
 def test_a_coordinator_waits_for_a_service_that_is_away_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_node_is_drained_by_its_name(call: Call, url: str) -> None:
         assert [worker.state for worker in nodes.workers(silent_for_s=600)] == [WorkerState.DRAINING]
         again = call("drain", "node-a")
         nodes.mark("w1", WorkerState.ACTIVE)
-    refusal = "WORKER: is draining; only one that is active or in quarantine can drain (got 'node-a')"
+    refusal = "the worker on node-a is draining, and only one that is active or in quarantine can drain"
     assert (again.code, again.out) == (2, "") and refusal in again.err
 
 

@@ -39,7 +39,7 @@ from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import submit
 from highnoon.shared.views.charts import FIGURES
-from highnoon.webui import actions, api
+from highnoon.webui import api
 from tests.conftest import empty_database
 from tests.ledger import Ledger
 from tests.made_up import FACTS, make_study
@@ -440,7 +440,7 @@ def test_a_study_is_made_by_the_form(url: str, home: Path, books: Access) -> Non
 
 def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visitor, books: Access) -> None:
     nodes = Nodes(books.database)
-    nodes.beat("w1", FACTS)  # it may have been silent for too long by now
+    nodes.beat("w1", FACTS)
     for worker in ("good", "bad"):
         nodes.enter(worker, host=f"node-{worker}", pid=1, slots=1, queues=["gpu"])
     nodes.mark("bad", WorkerState.QUARANTINED, "its GPU <b>fell</b> off the bus")
@@ -448,6 +448,7 @@ def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visito
     page = visitor.get("/hpo/cluster").text
     assert "its GPU &lt;b&gt;fell&lt;/b&gt; off the bus" in page and page.count("/reinstate") == 1
     assert "NVIDIA L4" in page and "64 GB" in page
+    assert "<small>of 5</small>" in page, "four of w1 and one of good: bad takes nothing"
 
     assert visitor.post("/hpo/workers/good/drain").status_code == 303
     assert visitor.post("/hpo/workers/bad/reinstate").status_code == 303
@@ -465,6 +466,20 @@ def test_a_worker_is_drained_and_one_in_quarantine_is_taken_back(visitor: Visito
         nodes.mark(worker, WorkerState.GONE)
 
 
+def test_a_worker_is_gone_after_four_silences(url: str, home: Path, books: Access) -> None:
+    nodes = Nodes(books.database)
+    nodes.enter("silent", host="node-silent", pid=1, slots=1, queues=["gpu"])
+    with dashboard(url, home, environ={"HIGHNOON_PRESENCE_S": "0.1"}) as address, Visitor(address) as visitor:
+        visitor.get("/hpo/cluster")
+
+        def listed() -> set[str]:
+            return {worker["id"] for worker in visitor.api("GET", "/workers").json()["workers"]}
+
+        eventually(lambda: "silent" not in listed(), 5, what="its last beat is too old")
+        assert visitor.api("PATCH", "/workers/silent", json={"state": "draining"}).status_code == 404
+    nodes.mark("silent", WorkerState.GONE)
+
+
 def test_a_worker_of_start_is_not_offered_to_be_drained(
     visitor: Visitor, books: Access, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,7 +487,7 @@ def test_a_worker_of_start_is_not_offered_to_be_drained(
     nodes.enter("own", host="node-own", pid=1, slots=1, queues=["gpu"])
     assert "/hpo/workers/own/drain" in visitor.get("/hpo/cluster").text
 
-    monkeypatch.setattr(actions, "attach", lambda home: SimpleNamespace(database_url=books.database.url))
+    monkeypatch.setattr(steering, "attach", lambda home: SimpleNamespace(database_url=books.database.url))
     assert "/drain" not in visitor.get("/hpo/cluster").text
     refused = visitor.api("PATCH", "/workers/own", json={"state": "draining"})
     assert refused.status_code == 409 and "pause its studies instead" in refused.text

@@ -34,7 +34,7 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
     """
     from highnoon.coordinator.cli.tables import near
     from highnoon.shared.views.formats import plural
-    from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
+    from highnoon.shared.views.trial_export import csv_head, csv_rows, json_lines, parquet
     from highnoon.shared.views.trials import metric_names
 
     kind = format or (output.suffix[1:].lower() if output and output.suffix else "csv")
@@ -50,7 +50,7 @@ def export(study: StudyName, format: AsFormat = None, output: Output = None, sto
         trials = view.trials()
         names, goals = list(view.space()), view.objectives()
         notes = reader.notes(study)
-        places: Places = {one.trial_number: one for one in reader.attempts(summary) if one.trial_number is not None}
+        places = reader.places(summary)
     if kind == "parquet":
         content = parquet(trials, names, places, goals, notes)
     else:

@@ -13,7 +13,7 @@ from highnoon.coordinator.cli.tables import front_table, near, params_table, res
 from highnoon.shared.domain.states import RETRIABLE, Ending, StudyState
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
-from highnoon.shared.store.attempt_records import AttemptRecord
+from highnoon.shared.store.attempt_records import AttemptRecord, AttemptSummary
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.formats import plural
 from highnoon.shared.views.studies import StudySummary
@@ -48,7 +48,7 @@ def by_cause(attempts: Sequence[AttemptRecord]) -> list[str]:
     return [f"{len(group)} x {_reason(group[-1])} (trial {_number(group[-1])}, {_log(group[-1])})" for group in ranked]
 
 
-def notes(attempts: Sequence[AttemptRecord]) -> Mapping[int, str]:
+def notes(attempts: Sequence[AttemptSummary]) -> Mapping[int, str]:
     """By trial number: why its attempt ended early, and which trials are attempts at the same point."""
     found: dict[int, str] = {}
     for _, history in groupby(sorted(attempts, key=_place), key=lambda attempt: attempt.ticket_id):
@@ -86,7 +86,7 @@ def verdict(attempt: AttemptRecord, traceback: str = "") -> list[str]:
     ]
 
 
-def _in_optuna(attempt: AttemptRecord) -> str:
+def _in_optuna(attempt: AttemptSummary) -> str:
     return f"another program ended it in Optuna: {attempt.foreign_ending}" if attempt.foreign_ending else ""
 
 
@@ -95,7 +95,7 @@ def _kind(attempt: AttemptRecord) -> str:
     return (attempt.message or "").partition(":")[0] if attempt.cause == "exception" else str(attempt.cause)
 
 
-def _reason(attempt: AttemptRecord) -> str:
+def _reason(attempt: AttemptSummary) -> str:
     message = textwrap.shorten(attempt.message or "", _MOST_OF_A_MESSAGE, placeholder=" …")
     if attempt.ending is Ending.STOPPED and attempt.cause != _PARAM_BUDGET:
         # Its message begins with the cause.
@@ -107,11 +107,11 @@ def _log(attempt: AttemptRecord) -> str:
     return "no log" if attempt.log_path is None else f"log {near(attempt.log_path)}"
 
 
-def _number(attempt: AttemptRecord) -> str:
+def _number(attempt: AttemptSummary) -> str:
     return "-" if attempt.trial_number is None else str(attempt.trial_number)
 
 
-def _place(attempt: AttemptRecord) -> tuple[int, int]:
+def _place(attempt: AttemptSummary) -> tuple[int, int]:
     return attempt.ticket_id, attempt.attempt
 
 

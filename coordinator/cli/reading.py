@@ -18,7 +18,7 @@ from highnoon.shared.domain.errors import UnknownStudy, nearest
 if TYPE_CHECKING:
     from highnoon.shared.domain.note import Notes
     from highnoon.shared.store.access import Access
-    from highnoon.shared.store.attempt_records import AttemptRecord
+    from highnoon.shared.store.attempt_records import AttemptPlace, AttemptSummary
     from highnoon.shared.store.optuna_store import OptunaStore
     from highnoon.shared.store.study_view import StudyView
     from highnoon.shared.views.studies import StudySummary
@@ -78,9 +78,17 @@ class Reader:
         """Its trials, as Optuna has them. Raises UnknownStudy."""
         return self.store.view(name)
 
-    def attempts(self, study: StudySummary) -> Sequence[AttemptRecord]:
-        """The history of attempts; none where no coordinator runs the study."""
-        return [] if self.access is None or study.id is None else self.access.studies.attempts(study.id)
+    def attempts(self, study: StudySummary) -> Sequence[AttemptSummary]:
+        """How attempts ended, the oldest first; none where no coordinator runs the study."""
+        from highnoon.shared.store.attempt_queries import AttemptQueries
+
+        return [] if self.access is None or study.id is None else AttemptQueries(self.access.database).summaries(study.id)
+
+    def places(self, study: StudySummary) -> Mapping[int, AttemptPlace]:
+        """Where each trial ran, by its number; {} where no coordinator runs the study."""
+        from highnoon.shared.store.attempt_queries import AttemptQueries
+
+        return {} if self.access is None or study.id is None else AttemptQueries(self.access.database).places(study.id)
 
     def notes(self, study: str) -> Notes:
         """What people wrote beside it and its trials."""

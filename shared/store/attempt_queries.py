@@ -6,13 +6,14 @@ Each question is one statement or two, however many studies there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
 
 from highnoon.shared.domain.metric_history import Curves, curves_of
 from highnoon.shared.domain.states import Ending, TicketState, known_ending
+from highnoon.shared.store.attempt_records import AttemptPlace, AttemptSummary
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
 
@@ -34,30 +35,20 @@ class RunningAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptSpan:
+class AttemptSpan(AttemptPlace):
     """When and where an attempt ran, and how it ended; nothing that it printed."""
 
     ticket_id: int
     attempt: int
-    host: str
     pid: int
     trial_number: int | None
     started_at: float
     ended_at: float | None
     ending: Ending | None
     cause: str | None
-    peak_rss_bytes: int | None
     peak_bytes: int | None
     """As the supervisor measured it, else as the kernel counted it, pages that the fork inherited included."""
     limit_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptPlace:
-    """Where an attempt ran and the memory that it took: the part of a span that a list of all trials shows."""
-
-    host: str
-    peak_rss_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +115,7 @@ class AttemptQueries:
         self, study_id: int, *, limit: int | None = None, numbers: Sequence[int] | None = None
     ) -> list[AttemptSpan]:
         """Attempts, oldest first: the newest `limit` of them, or the attempts of some trial numbers."""
-        names = list(AttemptSpan.__dataclass_fields__)
+        names = [field.name for field in fields(AttemptSpan)]
         columns = [_MEMORY[name] if name in _MEMORY else attempts.c[name] for name in names]
         statement = _of_study(select(*columns), study_id).order_by(attempts.c.started_at.desc()).limit(limit)
         if numbers is not None:
@@ -138,6 +129,12 @@ class AttemptQueries:
         columns = (attempts.c.trial_number, attempts.c.host, attempts.c.peak_rss_bytes)
         statement = _of_study(select(*columns), study_id).where(attempts.c.trial_number >= since)
         return {number: AttemptPlace(host, peak) for number, host, peak in self._db.rows(statement)}
+
+    def summaries(self, study_id: int) -> list[AttemptSummary]:
+        """All attempts, oldest first."""
+        columns = [attempts.c[field.name] for field in fields(AttemptSummary)]
+        rows = self._db.rows(_of_study(select(*columns), study_id).order_by(attempts.c.started_at))
+        return [AttemptSummary(**{**row._mapping, "ending": known_ending(row.ending)}) for row in rows]
 
     def causes(self, study_id: int) -> list[tuple[str, str | None, int]]:
         """How attempts ended (as it is stored) and why, repeated ones included; the most frequent first."""

@@ -11,35 +11,49 @@ from highnoon.shared.domain.trial import MemoryTrace
 from highnoon.shared.store.schema import attempts, tickets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRecord:
-    """One attempt: who made it, when, how it ended, what it used, and what it last wrote.
+@dataclass(frozen=True, slots=True)
+class AttemptPlace:
+    """Where an attempt ran and the memory that it took: the part that a list of all trials shows."""
 
-    Times are epoch seconds of the database's clock. `code` is the digest of the source tree that it ran.
+    host: str
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSummary(AttemptPlace):
+    """How an attempt ended, too, and at which ticket it was.
+
     `foreign_ending` is how another program had ended its Optuna trial, where that differs.
     """
 
     ticket_id: int
-    ordinal: int
     attempt: int
-    host: str
-    pid: int
-    worker_id: str
     trial_number: int | None
-    started_at: float
-    ended_at: float | None
     ending: Ending | None
     cause: str | None
     message: str | None
+    foreign_ending: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord(AttemptSummary):
+    """One attempt: who made it, when, how it ended, what it used, and what it last wrote.
+
+    Times are epoch seconds of the database's clock. `code` is the digest of the source tree that it ran.
+    """
+
+    ordinal: int
+    pid: int
+    worker_id: str
+    started_at: float
+    ended_at: float | None
     exit_status: int | None
     signal: str | None
-    peak_rss_bytes: int | None
     log_path: str | None
     log_tail: str | None
     memory: MemoryTrace | None = None
     code: str | None = None
     environment: str | None = None
-    foreign_ending: str | None = None
 
 
 ATTEMPT_COLUMNS = [(tickets if one.name == "ordinal" else attempts).c[one.name] for one in fields(AttemptRecord)]

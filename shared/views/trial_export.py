@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.note import Note, Notes
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
-from highnoon.shared.views.trials import Located, metric_names, trial_object
+from highnoon.shared.views.trials import metric_names, trial_object
+
+if TYPE_CHECKING:
+    from highnoon.shared.store.attempt_records import AttemptPlace
 
 Names = Sequence[str]
-Places = Mapping[int, Located]
+Places: TypeAlias = "Mapping[int, AttemptPlace]"
 """Where each trial ran, by its number; of those that a coordinator ran."""
 
 _COLUMNS = (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import UserInputError
@@ -20,7 +20,7 @@ from highnoon.shared.domain.trial import Trial, json_number
 from highnoon.shared.domain.trial_environment import ENVIRONMENT, GIT, HOST
 
 if TYPE_CHECKING:
-    from highnoon.shared.store.attempt_records import AttemptRecord
+    from highnoon.shared.store.attempt_records import AttemptPlace, AttemptRecord
 
 T = TypeVar("T")
 
@@ -28,15 +28,6 @@ _RAN_IN = {ENVIRONMENT: "environment", GIT: "git"}
 """Of a trial that no coordinator runs; of others the attempts have it."""
 
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
-
-
-class Located(Protocol):
-    """Where an attempt ran and the memory that it took."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def peak_rss_bytes(self) -> int | None: ...
 
 
 def has_ended(trial: Trial) -> bool:
@@ -115,7 +106,7 @@ def note_object(note: Note | None) -> dict[str, Any]:
     return {"note": note.text if note else "", "tags": list(note.tags) if note else []}
 
 
-def trial_object(trial: Trial, place: Located | None = None, note: Note | None = None) -> dict[str, Any]:
+def trial_object(trial: Trial, place: AttemptPlace | None = None, note: Note | None = None) -> dict[str, Any]:
     """A trial for programs."""
     return {
         "number": trial.number,

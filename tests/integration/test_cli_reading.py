@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
@@ -292,3 +292,21 @@ def test_says_that_no_coordinator_runs_and_lists_what_other_programs_made(call: 
 
 def test_the_version_is_that_of_the_package(call: Call) -> None:
     assert call("--version").out.startswith("highnoon-hpo ")
+
+
+def test_lists_of_trials_read_no_log(call: Call) -> None:
+    read: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *others: object) -> None:
+        read.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        shown = call("trials", "digits").out, call("trials", "digits", "--json").out
+        exported = call("export", "digits").out
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert all("node-a" in text for text in (shown[1], exported)) and "exception" in shown[0]
+    of_attempts = [statement for statement in read if "FROM hn_attempts" in statement]
+    assert len(of_attempts) == 3
+    assert not [text for text in of_attempts if "log_tail" in text or "memory" in text]

@@ -16,7 +16,7 @@ import yaml
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Trial
-from highnoon.shared.store.attempt_queries import AttemptPlace
+from highnoon.shared.store.attempt_records import AttemptPlace
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.trial_export import csv_head, csv_rows, json_lines, parquet
 

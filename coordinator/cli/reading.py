@@ -82,13 +82,17 @@ class Reader:
         """How attempts ended, the oldest first; none where no coordinator runs the study."""
         from highnoon.shared.store.attempt_queries import AttemptQueries
 
-        return [] if self.access is None or study.id is None else AttemptQueries(self.access.database).summaries(study.id)
+        if self.access is None or study.id is None:
+            return ()
+        return AttemptQueries(self.access.database).summaries(study.id)
 
     def places(self, study: StudySummary) -> Mapping[int, AttemptPlace]:
         """Where each trial ran, by its number; {} where no coordinator runs the study."""
         from highnoon.shared.store.attempt_queries import AttemptQueries
 
-        return {} if self.access is None or study.id is None else AttemptQueries(self.access.database).places(study.id)
+        if self.access is None or study.id is None:
+            return {}
+        return AttemptQueries(self.access.database).places(study.id)
 
     def notes(self, study: str) -> Notes:
         """What people wrote beside it and its trials."""

@@ -6,7 +6,7 @@ has a width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from highnoon.shared.domain.note import Note
 from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.terminal import fitted
 from highnoon.shared.views import formats
-from highnoon.shared.views.trials import by_objective, in_order, metric_names
+from highnoon.shared.views.trials import SORT_COLUMNS, in_order, metric_names, sort_keys
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 _INDENT = " " * 7
 _LONGEST_BAR = 40
-_KEYS: Mapping[str, Callable[[Trial], ParamValue]] = {
-    "number": lambda trial: trial.number,
-    "score": lambda trial: trial.value,
-    "loss": lambda trial: trial.loss,
-    "size": lambda trial: trial.params_count,
-    "duration": lambda trial: trial.duration_s,
-}
-_BEST_FIRST = frozenset({"score", "loss"})
+_BEST_FIRST = frozenset({"value", "score", "loss"})
 
 
 def value_cell(value: ParamValue, digits: int = 6) -> str:
@@ -155,18 +148,14 @@ def ordered(
 
     Raises InvalidInput for an unknown key.
     """
-    known = [*goals, *_KEYS, *names, *metric_names(trials)]
-    if key not in known:
-        hint = nearest(key, known)
+    metrics = metric_names(trials)
+    keys = sort_keys(names, goals, metrics)
+    chosen = next((one for one in (f"values.{key}", key, f"params.{key}", f"metrics.{key}") if one in keys), None)
+    if chosen is None:
+        hint = nearest(key, [*goals, *SORT_COLUMNS, *names, *metrics])
         raise InvalidInput.of("command line", "--sort", "is no column, parameter or metric", value=key, hint=hint)
-    if key in goals:
-        place = list(goals).index(key)
-        valued = by_objective(trials, place)
-        best_first = in_order(valued, _KEYS["score"], descending=reverse != (goals[key] == "maximize"))
-        by_number = {trial.number: trial for trial in trials}
-        return [by_number[trial.number] for trial in best_first]
-    value = _KEYS.get(key) or (lambda trial: trial.params.get(key, trial.metrics.get(key)))
-    return in_order(trials, value, descending=reverse != (maximize and key in _BEST_FIRST))
+    is_maximized = maximize if chosen in _BEST_FIRST else goals.get(chosen.removeprefix("values.")) == "maximize"
+    return in_order(trials, keys[chosen], descending=reverse != is_maximized)
 
 
 def result_of(trial: Trial) -> str:

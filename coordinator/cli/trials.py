@@ -51,7 +51,8 @@ State = Annotated[
 Sort = Annotated[
     str,
     typer.Option(
-        help="number, score, loss, size, duration, an objective or a parameter. Of values the best come first.",
+        help="number, score, loss, size, state, cause, duration, started, an objective, a parameter or a metric. "
+        "Of values the best come first.",
         metavar="KEY",
     ),
 ]

@@ -14,7 +14,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import param
 from highnoon.shared.views.studies import StudySummary
-from highnoon.shared.views.trials import cause_of, ending_of, in_order
+from highnoon.shared.views.trials import SORT_COLUMNS, cause_of, ending_of, in_order, sort_keys
 
 T = TypeVar("T")
 
@@ -60,9 +60,7 @@ class TrialQuery(_Query):
     cause: Annotated[str, Field(description="A cause or an ending, such as exception or timed_out.")] = ""
     param: Annotated[str, Field(description="A parameter; `value` selects one of its values.")] = ""
     value: Annotated[str, Field(description="A value as the table shows it, or a range: 0.001..0.1, 8.., ..0.5.")] = ""
-    sort: Annotated[
-        str, Field(description="number, value, state, cause, duration, started, params.NAME, values.OBJECTIVE.")
-    ] = "-number"
+    sort: Annotated[str, Field(description=f"{', '.join(SORT_COLUMNS)}, params.NAME, values.OBJECTIVE.")] = "-number"
 
 
 class StudyQuery(_Query):
@@ -89,7 +87,7 @@ def choose_trials(
         chosen = [trial for trial in chosen if query.cause in (cause_of(trial), ending_of(trial))]
     if query.param:
         chosen = [trial for trial in chosen if _has_value(trial, query)]
-    return paged(_sorted(chosen, query.sort, _trial_keys(names, objectives)), query)
+    return paged(_sorted(chosen, query.sort, sort_keys(names, objectives)), query)
 
 
 def _has_value(trial: Trial, query: TrialQuery) -> bool:
@@ -133,25 +131,6 @@ def _sorted(items: list[T], sort: str, keys: dict[str, Callable[[T], object]]) -
     if name not in keys:
         raise _unknown("sort", sort, keys)
     return in_order(items, keys[name], descending=sort.startswith("-"))
-
-
-def _trial_keys(names: Sequence[str], objectives: Sequence[str]) -> dict[str, Callable[[Trial], object]]:
-    def by_value(place: int) -> Callable[[Trial], object]:
-        return lambda trial: trial.values[place] if trial.values else None
-
-    def by_param(name: str) -> Callable[[Trial], object]:
-        return lambda trial: trial.params.get(name)
-
-    keys: dict[str, Callable[[Trial], object]] = {
-        "number": lambda trial: trial.number,
-        "value": lambda trial: trial.value,
-        "state": lambda trial: str(trial.state),
-        "cause": lambda trial: cause_of(trial) or None,
-        "duration": lambda trial: trial.duration_s,
-        "started": lambda trial: trial.started_at.timestamp() if trial.started_at else None,
-    }
-    keys |= {f"values.{name}": by_value(place) for place, name in enumerate(objectives)}
-    return keys | {f"params.{name}": by_param(name) for name in names}
 
 
 _STUDY_KEYS: dict[str, Callable[[StudySummary], object]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,6 +86,42 @@ def front_trials(trials: Iterable[Trial], directions: Sequence[str]) -> list[Tri
 def metric_names(trials: Iterable[Trial]) -> list[str]:
     """The metrics that any of the trials has, by name."""
     return sorted({name for trial in trials for name in trial.metrics})
+
+
+SORT_COLUMNS: Mapping[str, Callable[[Trial], object]] = {
+    "number": lambda trial: trial.number,
+    "value": lambda trial: trial.value,
+    "score": lambda trial: trial.value,
+    "loss": lambda trial: trial.loss,
+    "size": lambda trial: trial.params_count,
+    "state": lambda trial: str(trial.state),
+    "cause": lambda trial: cause_of(trial) or None,
+    "duration": lambda trial: trial.duration_s,
+    "started": lambda trial: trial.started_at.timestamp() if trial.started_at else None,
+}
+"""What every study's trials can be sorted by; `score` is another name of `value`."""
+
+
+def sort_keys(
+    params: Iterable[str], objectives: Iterable[str] = (), metrics: Iterable[str] = ()
+) -> dict[str, Callable[[Trial], object]]:
+    """By name what trials can be sorted by: columns, `values.OBJECTIVE`, `params.NAME`, `metrics.NAME`."""
+
+    def by_value(place: int) -> Callable[[Trial], object]:
+        return lambda trial: trial.values[place] if trial.values else None
+
+    def by_param(name: str) -> Callable[[Trial], object]:
+        return lambda trial: trial.params.get(name)
+
+    def by_metric(name: str) -> Callable[[Trial], object]:
+        return lambda trial: trial.metrics.get(name)
+
+    return {
+        **SORT_COLUMNS,
+        **{f"values.{name}": by_value(place) for place, name in enumerate(objectives)},
+        **{f"params.{name}": by_param(name) for name in params},
+        **{f"metrics.{name}": by_metric(name) for name in metrics},
+    }
 
 
 def in_order(items: Sequence[T], key: Callable[[T], object], *, descending: bool = False) -> list[T]:

@@ -50,6 +50,9 @@ TRIALS = [
         ("choice", {}, [2, 3, 0, 1]),
         ("choice", {"reverse": True}, [0, 3, 2, 1]),
         ("size", {}, [0, 1, 2, 3]),
+        ("value", {"maximize": True}, [2, 0, 3, 1]),
+        ("started", {}, [0, 1, 2, 3]),
+        ("params.units", {}, [1, 3, 2, 0]),
     ],
 )
 def test_trials_are_ordered_and_those_without_a_value_come_last(
@@ -62,7 +65,9 @@ def test_trials_are_ordered_and_those_without_a_value_come_last(
 def test_a_wrong_key_is_answered_with_the_nearest() -> None:
     with pytest.raises(InvalidInput, match=r"--sort: .*got 'unts'.*Did you mean units"):
         ordered(TRIALS, "unts", names=["units"], maximize=False)
-    with pytest.raises(InvalidInput, match="Valid: number, score, loss, size, duration, units"):
+    with pytest.raises(
+        InvalidInput, match="Valid: number, value, score, loss, size, state, cause, duration, started, units"
+    ):
         ordered(TRIALS, "zzz", names=["units"], maximize=False)
 
 

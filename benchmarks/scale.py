@@ -168,7 +168,7 @@ def main() -> int:
                     measure(cluster, scenario, study, trial_s=arguments.trial_s, measure_s=arguments.measure_s)
                 )
                 show(results[-1])
-            cluster.access.studies.pause(cluster.access.study(study).id)
+            cluster.access.studies.pause(cluster.access.studies.get(study).id)
     if arguments.json:
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), "trial_s": arguments.trial_s}
         found = {"machine": machine, "results": [asdict(result) for result in results]}

@@ -90,7 +90,7 @@ class FileKeeper:
             if len(kept.numbers) <= kept.most:
                 continue
             try:
-                record, needed = self._access.study(kept.study), set[int]()
+                record, needed = self._access.studies.get(kept.study), set[int]()
                 if kept.most or _goes_on_from_checkpoints(record):
                     with self._opened(record) as study:
                         needed = study.worth_extending(set(kept.numbers), kept.most) | study.checkpoints_needed()

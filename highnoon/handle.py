@@ -70,10 +70,10 @@ class StudyHandle(ReadStudy):
     @property
     def summary(self) -> StudySummary:
         """Its trials, counted: total, complete, pruned, failed, running, waiting; and its best value."""
-        from highnoon.shared.store.queries import StudyProgress
+        from highnoon.shared.store.queries import LedgerQueries
         from highnoon.shared.views.studies import StudySummary
 
-        return StudySummary.of_ledger(StudyProgress.of(self._record, self.access.studies))
+        return StudySummary.of_ledger(LedgerQueries(self.access.database).progress_of(self._record))
 
     def optuna_study(self) -> Any:
         """The older name of `study`."""
@@ -182,7 +182,7 @@ class StudyHandle(ReadStudy):
 
     @property
     def _record(self) -> StudyRecord:
-        return self.access.study(self.name)
+        return self.access.studies.get(self.name)
 
     @property
     def _name(self) -> str:

@@ -69,7 +69,7 @@ def submit(
 def study(name: str, *, cluster: str | Path | None = None) -> StudyHandle:
     """A study of the cluster by its name. Raises UnknownStudy with the nearest one, ServiceUnavailable."""
     handle = StudyHandle(name, found_cluster(cluster))
-    handle.access.study(name)
+    handle.access.studies.get(name)
     return handle
 
 

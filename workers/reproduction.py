@@ -44,7 +44,7 @@ def reproduce(settings: Settings, study: str, number: int) -> dict[str, Any]:
     """JSON: the trial `before` and `now`, what `differs` around it. Raises UserInputError where it cannot be run."""
     with opened(str(settings.database_url)) as access:
         access.database.check_schema()
-        record = access.study(study)
+        record = access.studies.get(study)
         spec, attempt, before = StudySpec.from_json(record.spec), *_ended(access, study, number)
         was = Environments(access.database).find(attempt.environment)
         extension = access.optuna(record).extension(number)
@@ -145,7 +145,7 @@ class Replay:
 
 
 def _ended(access: Access, study: str, number: int) -> tuple[AttemptRecord, Trial]:
-    record = access.study(study)
+    record = access.studies.get(study)
     attempts = access.studies.attempts(record.id, trial_number=number)
     if not attempts:
         raise UserInputError(f"no attempt of study {study} has the trial number {number}")

@@ -30,7 +30,7 @@ def backup(study: StudyName, output: Output = None) -> None:
     path = Path(f"{study}.backup.jsonl") if output is None else output
     check_output_folder(path)
     with ledger() as access:
-        copied = write(access.study(study), access, path)
+        copied = write(access.studies.get(study), access, path)
     counts = f"{plural(copied.trials, 'trial')} and {plural(copied.attempts, 'attempt')}"
     print_sentence(f"wrote {path}: study {study}, {counts}, {size(path.stat().st_size)}")
 

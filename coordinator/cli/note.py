@@ -34,7 +34,7 @@ def note(
     from highnoon.shared.views.trials import note_object
 
     with ledger() as access:
-        name, store = access.study(study).name, NoteStore(access.database)
+        name, store = access.studies.get(study).name, NoteStore(access.database)
         if text is None and not tag and not untag:
             found = store.of_study(name).get(trial)
         else:

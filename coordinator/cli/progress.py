@@ -25,8 +25,7 @@ from highnoon.shared.runtime.terminal import Say, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_queries import AttemptQueries, RunningAttempt
 from highnoon.shared.store.nodes import Nodes, open_slots
-from highnoon.shared.store.queries import StudyProgress
-from highnoon.shared.store.studies import Studies
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary, study_object
 
@@ -95,17 +94,18 @@ class Pace:
 
 
 def watch(
-    name: str, studies: Studies, console: Console, *, go_on: Callable[[Say], bool], on: Display | None = None
+    name: str, access: Access, console: Console, *, go_on: Callable[[Say], bool], on: Display | None = None
 ) -> StudySummary | None:
     """Shows the study until it is over, and returns it then; None when `go_on` ended the watch."""
     display = on or (LiveView(console) if console.is_terminal else Lines(console))
-    pace = Pace(studies.counts(studies.get(name).id).closed)
+    queries = LedgerQueries(access.database)
+    pace = Pace(access.studies.counts(access.studies.get(name).id).closed)
     away = False
     try:
         while True:
             began = time.monotonic()
             try:
-                study = StudySummary.of_ledger(StudyProgress.of(studies.get(name), studies))
+                study = StudySummary.of_ledger(queries.progress_of(access.studies.get(name)))
                 watched = WatchedStudy(study=study, per_minute=pace.per_minute(study, time.monotonic()))
                 display.show(watched)
                 away = False

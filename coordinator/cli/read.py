@@ -106,7 +106,7 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
 
     settings = load_settings()
     with ledger(settings) as access:
-        record = access.study(study) if study else _running_study(access)
+        record = access.studies.get(study) if study else _running_study(access)
         missing = "" if record.is_over else why_no_coordinator(settings)
         if missing:
             raise ServiceUnavailable(missing)
@@ -116,7 +116,7 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
             display = LiveView(console, lambda name: Slots.of(name, access, settings))
         try:
             ended = watch_study(
-                record.name, access.studies, console, go_on=lambda _: not why_no_coordinator(settings), on=display
+                record.name, access, console, go_on=lambda _: not why_no_coordinator(settings), on=display
             )
         except KeyboardInterrupt:
             say(console, f"left; study {record.name} goes on")

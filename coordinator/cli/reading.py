@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from highnoon.coordinator.cli.command_io import ledger, mistake
-from highnoon.shared.domain.errors import UnknownStudy, nearest
+from highnoon.shared.domain.errors import UnknownStudy
 
 if TYPE_CHECKING:
     from highnoon.shared.domain.note import Notes
@@ -61,17 +61,16 @@ class Reader:
 
     def study(self, name: str) -> StudySummary:
         """The study of that name. Raises UnknownStudy with the nearest one."""
-        from highnoon.shared.store.queries import StudyProgress
+        from highnoon.shared.store.queries import LedgerQueries
         from highnoon.shared.views.studies import StudySummary
 
         record = None if self.access is None else self.access.studies.find(name)
         if record is not None and self.access is not None:
-            return StudySummary.of_ledger(StudyProgress.of(record, self.access.studies))
+            return StudySummary.of_ledger(LedgerQueries(self.access.database).progress_of(record))
         studies = self.studies()
         found = next((study for study in studies if study.name == name), None)
         if found is None:
-            names = [study.name for study in studies]
-            raise UnknownStudy(f"no study named {name!r}. {nearest(name, names) or 'There is none yet.'}")
+            raise UnknownStudy.of(name, [study.name for study in studies])
         return found
 
     def view(self, name: str) -> StudyView:

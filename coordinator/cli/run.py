@@ -117,7 +117,7 @@ def submit(
             callbacks = submit_options.CallbackRunner(submission.record, called, access)
             ended = watch(
                 name,
-                access.studies,
+                access,
                 console,
                 go_on=lambda say: not why_no_coordinator(settings) and callbacks.go_on(say),
             )

@@ -38,7 +38,7 @@ def pause(study: StudyName) -> None:
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        steering.pause(access, access.study(study))
+        steering.pause(access, access.studies.get(study))
     typer.echo(f"study {study} is paused")
 
 
@@ -50,7 +50,7 @@ def resume(study: StudyName) -> None:
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        steering.resume(access, access.study(study))
+        steering.resume(access, access.studies.get(study))
     typer.echo(f"study {study} goes on")
 
 
@@ -62,7 +62,7 @@ def cancel(study: StudyName) -> None:
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        steering.cancel(access, access.study(study))
+        steering.cancel(access, access.studies.get(study))
     typer.echo(f"study {study} is being cancelled")
 
 
@@ -76,9 +76,9 @@ def set_share(study: StudyName, priority: Priority = None, max_running: MaxRunni
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
+        record = access.studies.get(study)
         steering.set_share(access, record, priority=priority, max_running=max_running)
-        spec = access.study(study).spec
+        spec = access.studies.get(study).spec
     most = spec.get("max_running")
     limit = "without a limit" if most is None else f"at most {most} running"
     typer.echo(f"study {study}: priority {spec.get('priority', 1)}, {limit}")
@@ -95,7 +95,7 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
     from highnoon.shared.store.steering import require
 
     with ledger() as access:
-        record = access.study(study)
+        record = access.studies.get(study)
         count = access.studies.retry(record.id, endings=RETRIABLE, numbers=tuple(numbers or ()))
         require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
     typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
@@ -111,7 +111,7 @@ def enqueue(study: StudyName, point: Point) -> None:
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
+        record = access.studies.get(study)
         params = point_of(point, _space_of(record))
         steering.enqueue(access, record, params)
     typer.echo(f"study {study}: one more trial, at {' '.join(point)}")
@@ -128,7 +128,7 @@ def extend_trial(study: StudyName, trial: TrialNumber, settings: Settings = None
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
+        record = access.studies.get(study)
         steering.extend_trial(access, record, trial, settings_of(settings or [], _space_of(record)))
     given = f", with {' '.join(settings)}" if settings else ""
     typer.echo(f"study {study}: one more trial, which goes on from trial {trial}{given}")
@@ -144,7 +144,7 @@ def stop_trial(study: StudyName, trial: TrialNumber) -> None:
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        steering.stop_trial(access, access.study(study), trial)
+        steering.stop_trial(access, access.studies.get(study), trial)
     typer.echo(f"trial {trial} of study {study} is being stopped")
 
 
@@ -158,7 +158,7 @@ def delete(study: StudyName, yes: Yes = False) -> None:
     from highnoon.shared.store import steering
 
     with ledger() as access:
-        record = access.study(study)
+        record = access.studies.get(study)
         steering.require(record.is_over, record, "only one that is over can be deleted: cancel it first")
         count = access.studies.counts(record.id).total
         if not yes and not typer.confirm(f"Delete study {study} with its {count:,} trials?"):

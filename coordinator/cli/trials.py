@@ -135,7 +135,7 @@ def logs(
 
     settings = load_settings()
     with ledger(settings) as access:
-        record = access.study(study)
+        record = access.studies.get(study)
         attempt = _attempt(access, record, trial)
         followed = follow and attempt.ending is None
 

@@ -62,7 +62,7 @@ def coordinate(
             if submission is None:
                 _serve_until_stopped(stopping, console, go_on)
                 return Exit.OK
-            standing = watch(submission.record.name, access.studies, console, go_on=go_on)
+            standing = watch(submission.record.name, access, console, go_on=go_on)
         if standing is None:
             say(console, "interrupted: the same command goes on where this one ended")
             return Exit.INTERRUPTED

@@ -37,5 +37,5 @@ def follow(
     if storage is not None:
         settings = settings.model_copy(update={"database_url": normalise(storage, key="storage")})
     handle = StudyHandle(study_name, Cluster(settings=settings))
-    handle.access.study(study_name)
+    handle.access.studies.get(study_name)
     handle.follow(*called)

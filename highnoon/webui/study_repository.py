@@ -16,7 +16,7 @@ from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.queries import LedgerQueries, StudyProgress
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.study_catalogue import StudyEntry
 from highnoon.shared.store.study_view import StudyView
 from highnoon.shared.views.studies import StudySummary
@@ -128,13 +128,14 @@ class StudyRepository:
     def _of_ledger(self) -> list[StudySummary]:
         """The tickets of studies that ended an hour ago are counted once: all of them take a second per million."""
         access, over = self.access(), self._over
-        counted = LedgerQueries(access.database).progress(ended_within_s=_LATELY_S if over else None)
+        queries = LedgerQueries(access.database)
+        counted = queries.progress(ended_within_s=_LATELY_S if over else None)
         fresh = {one.record.id: StudySummary.of_ledger(one) for one in counted}
         found = []
         for record in reversed(access.studies.all()):
             study = fresh.get(record.id) or over.get(record.id)
             if study is None or (record.id not in fresh and study.record != record):
-                study = StudySummary.of_ledger(StudyProgress.of(record, access.studies))
+                study = StudySummary.of_ledger(queries.progress_of(record))
             found.append(study)
         self._over = {study.id: study for study in found if study.is_over}
         return found

@@ -108,6 +108,11 @@ class InvalidInput(UserInputError):
 class UnknownStudy(UserInputError):
     """No study of that name is in the ledger. Raised by look-ups, shown by the command line."""
 
+    @classmethod
+    def of(cls, name: str, known: Sequence[str]) -> UnknownStudy:
+        """With the nearest of the known names."""
+        return cls(f"no study named {name!r}. {nearest(name, known) or 'There is none yet.'}")
+
 
 class UnknownWorker(UserInputError):
     """No worker of that id is there. Raised by who would drain or reinstate it."""

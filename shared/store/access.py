@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from highnoon.shared.domain.errors import UnknownStudy, nearest
 from highnoon.shared.domain.metric_history import Curves
 from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
@@ -46,14 +45,6 @@ class Access:
         # Optuna's tables first: a process that finds our ledger relies on both.
         self._opened_store(create=True)
         self.database.create_schema()
-
-    def study(self, name: str) -> StudyRecord:
-        """The study of that name. Raises UnknownStudy with the nearest one."""
-        record = self.studies.find(name)
-        if record is None:
-            names = [known.name for known in self.studies.all()]
-            raise UnknownStudy(f"no study named {name!r}. {nearest(name, names) or 'There is none yet.'}")
-        return record
 
     def optuna(self, record: StudyRecord) -> OptunaStudy:
         """Optuna's side of a study of the ledger, to read it. Keys of a newer version's specification are ignored."""

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, func, inspect, literal_column, select, text
 from sqlalchemy.engine import RowMapping
-from typing_extensions import Self
 
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_queries import AttemptQueries, ended_within
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import db_now, leader, meta, studies, tickets
-from highnoon.shared.store.studies import Studies
 from highnoon.shared.store.study_records import StudyCounts, StudyRecord, record_of
 
 
@@ -28,12 +26,6 @@ class StudyProgress:
     counts: StudyCounts
     best_value: float | None
     retries: int = 0
-
-    @classmethod
-    def of(cls, record: StudyRecord, studies: Studies) -> Self:
-        """Reads how far the study is now, without its retries."""
-        best = studies.best_value(record.id, maximize=record.spec.get("direction") == "maximize")
-        return cls(record=record, counts=studies.counts(record.id), best_value=best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +83,14 @@ class LedgerQueries:
 
     def progress(self, *, ended_within_s: float | None = None) -> list[StudyProgress]:
         """Studies with their counts and best values, oldest first; all, or without those that ended longer ago."""
+        return self._progress_where(ended_within(ended_within_s))
+
+    def progress_of(self, record: StudyRecord) -> StudyProgress:
+        """The study as it is now; without counts where it was deleted meanwhile."""
+        found = self._progress_where(studies.c.id == record.id)
+        return found[0] if found else StudyProgress(record=record, counts=StudyCounts(), best_value=None)
+
+    def _progress_where(self, condition: ColumnElement[bool]) -> list[StudyProgress]:
         counts = select(
             tickets.c.study_id,
             tickets.c.state,
@@ -101,7 +101,7 @@ class LedgerQueries:
             func.min(tickets.c.value),
             func.max(tickets.c.value),
         ).group_by(tickets.c.study_id, tickets.c.state, tickets.c.ending)
-        shown = select(studies).where(ended_within(ended_within_s)).order_by(studies.c.id)
+        shown = select(studies).where(condition).order_by(studies.c.id)
         with self._db.transaction() as connection:
             rows = connection.execute(shown).mappings().all()
             counted: dict[int, _Counted] = {row["id"]: _Counted() for row in rows}

@@ -105,7 +105,7 @@ def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
 def delete_study(access: Access, record: StudyRecord) -> None:
     """Removes a study that is over, with all trials. Log files stay where they are."""
     if not access.studies.delete(record.id):
-        require(False, access.study(record.name), "only one that is over can be deleted: cancel it first")
+        require(False, access.studies.get(record.name), "only one that is over can be deleted: cancel it first")
     Bundles(access.database).drop_unused()
 
 

@@ -55,10 +55,10 @@ class Studies:
         return record_of(found[0]._mapping) if found else None
 
     def get(self, name: str) -> StudyRecord:
-        """The study of that name. Raises UnknownStudy."""
+        """The study of that name. Raises UnknownStudy with the nearest one."""
         found = self.find(name)
         if found is None:
-            raise UnknownStudy(f"no study named {name!r} in this ledger")
+            raise UnknownStudy.of(name, [known.name for known in self.all()])
         return found
 
     def all(self) -> list[StudyRecord]:
@@ -231,13 +231,6 @@ class Studies:
         of_study = tickets.c.study_id == study_id, tickets.c.ordinal < count, tickets.c.state != TicketState.CANCELLED
         ((found,),) = self._db.rows(select(func.count()).select_from(tickets).where(*of_study))
         return int(found)
-
-    def best_value(self, study_id: int, *, maximize: bool) -> float | None:
-        """The best value of a completed ticket; None before the first."""
-        best = func.max(tickets.c.value) if maximize else func.min(tickets.c.value)
-        completed = and_(tickets.c.study_id == study_id, tickets.c.ending == Ending.COMPLETED)
-        ((value,),) = self._db.rows(select(best).where(completed))
-        return None if value is None else float(value)
 
     def attempts(
         self,

@@ -29,6 +29,7 @@ from highnoon.shared.store import connections
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets
 from highnoon.shared.store.stored_files import StoredFiles
 from highnoon.shared.store.submission import submit
@@ -432,7 +433,7 @@ def test_a_trial_that_somebody_else_ended_stands_in_optuna_and_ours_in_the_ticke
     assert ledger.trial(lease) == before, "a trial that has ended is never changed"
     (attempt,) = ledger.studies.attempts(study.id)
     assert (attempt.ending, attempt.foreign_ending) == (Ending.COMPLETED, recorded)
-    assert ledger.studies.best_value(study.id, maximize=False) == 0.25
+    assert LedgerQueries(ledger.database).progress_of(study).best_value == 0.25
 
 
 def test_a_trial_of_a_study_that_was_deleted_in_optuna_still_closes_its_ticket(ledger: Ledger) -> None:

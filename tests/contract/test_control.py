@@ -158,7 +158,7 @@ def test_study_that_reached_its_target_goes_on_with_added_trials_until_one_of_th
     close_all(access, record)
     control.finish(record.id, before=RUNNING, state=FINISHED, reason="target_value")
     # When a trial is added, then it may run
-    assert steering.add_trials(access, access.study("digits"), 2) == 2
+    assert steering.add_trials(access, access.studies.get("digits"), 2) == 2
     assert planned() == []
     assert len(control.dispatch(record.id, 1)) == 1
     assert planned() == []
@@ -384,7 +384,7 @@ def test_study_that_runs_again_is_not_deleted(access: Access, control: Control) 
     record = study(access)
     close_all(access, record)
     assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials")
-    seen = access.study(record.name)
+    seen = access.studies.get(record.name)
     assert steering.add_trials(access, seen, 1) == 1
 
     with pytest.raises(StudyConflict, match="is running: only one that is over can be deleted"):
@@ -405,7 +405,7 @@ def test_a_study_is_deleted_by_a_few_statements_and_with_nothing_of_others(acces
     statements: list[str] = []
     event.listen(access.database.engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
 
-    steering.delete_study(access, access.study(record.name))
+    steering.delete_study(access, access.studies.get(record.name))
 
     # Optuna itself would read and delete it row by row: minutes for ten thousand trials
     assert len(statements) < 30
@@ -423,7 +423,7 @@ def test_a_study_that_is_gone_in_optuna_is_deleted_and_its_namesake_stays(access
     optuna.delete_study(study_name=record.name, storage=access.database.url)
     optuna.create_study(study_name=record.name, storage=access.database.url)
 
-    steering.delete_study(access, access.study(record.name))
+    steering.delete_study(access, access.studies.get(record.name))
 
     assert access.studies.find(record.name) is None and access.store.exists(record.name)
 

@@ -23,7 +23,7 @@ def test_ticket_of_a_lost_node_is_queued_again_when_its_lease_expires(ledger: Le
     periods = {"lease_s": _LEASE_S, "renew_s": 0.1, "tick_s": _TICK_S, "leader_ttl_s": 2 * _TICK_S}
     settings = load_settings({}, database_url=ledger.database.url, redis_url=redis_url, **periods)
     submit(spec_of("digits", n_trials=1), ledger.access)
-    (ticket,) = ledger.tickets(ledger.access.study("digits"))
+    (ticket,) = ledger.tickets(ledger.access.studies.get("digits"))
     ledger.nodes.enter("bert", host="node-b", pid=2, slots=1, queues=["cpu"])
     stopping = threading.Event()
     with Broker(redis_url) as broker:

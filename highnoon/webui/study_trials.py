@@ -10,7 +10,7 @@ from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.study_view import StudyView
-from highnoon.shared.views.trials import best_of, cause_of, ending_of, front_trials
+from highnoon.shared.views.trials import best_of, cause_of, ending_of, front_by_objectives
 
 _TRIAL_BYTES, _REPORT_BYTES = 3000, 130
 """About what each takes; measured with six parameters."""
@@ -72,7 +72,7 @@ class StudyTrials:
     @cached_property
     def front(self) -> list[Trial]:
         """The best trials of several objectives."""
-        return front_trials(self.trials, self.directions) if self.objectives else []
+        return front_by_objectives(self.trials, self.directions) if self.objectives else []
 
     @cached_property
     def size_bytes(self) -> int:

@@ -19,7 +19,7 @@ def minimized(values: Sequence[float], directions: Sequence[str]) -> Point:
     return tuple(-one if way == "maximize" else one for one, way in zip(values, directions, strict=True))
 
 
-def front(candidates: Iterable[T], point: Callable[[T], Point]) -> list[T]:
+def pareto_front(candidates: Iterable[T], point: Callable[[T], Point]) -> list[T]:
     """Those that none beats in all, by their first value. Of equals the first one stands for all."""
     kept: list[T] = []
     points: list[Point] = []
@@ -40,7 +40,7 @@ def pareto_ranks(points: Sequence[Point], at_least: int | None = None) -> list[i
     left, rank = set(range(len(points))), 0
     end = 0 if at_least is None else max(0, len(points) - at_least)
     while len(left) > end:
-        on_front = {points[one] for one in front(left, lambda place: points[place])}
+        on_front = {points[one] for one in pareto_front(left, lambda place: points[place])}
         now = {place for place in left if points[place] in on_front}
         for place in now:
             ranks[place] = rank
@@ -51,7 +51,7 @@ def pareto_ranks(points: Sequence[Point], at_least: int | None = None) -> list[i
 def hypervolume(points: Iterable[Point], reference: Point) -> float:
     """The volume between the points and the reference, which is worse than all that counts."""
     inside = [one for one in points if all(value < end for value, end in zip(one, reference, strict=True))]
-    return _volume(front(inside, lambda one: one), reference)
+    return _volume(pareto_front(inside, lambda one: one), reference)
 
 
 def _volume(points: Sequence[Point], reference: Point) -> float:
@@ -69,7 +69,7 @@ def _volume(points: Sequence[Point], reference: Point) -> float:
     for place, point in enumerate(ordered):
         end = ordered[place + 1][-1] if place + 1 < len(ordered) else reference[-1]
         if end > point[-1]:
-            below = front([other[:-1] for other in ordered[: place + 1]], lambda one: one)
+            below = pareto_front([other[:-1] for other in ordered[: place + 1]], lambda one: one)
             volume += (end - point[-1]) * _volume(below, reference[:-1])
     return volume
 

@@ -3,19 +3,18 @@
     minimize   score = loss  * (1 + lambda_efficiency * params / param_budget)
     maximize   score = value / (1 + lambda_efficiency * params / param_budget)
 
-Without a budget the score is the loss. `pareto_front` is the choice without any lambda. What becomes of a trial that
-does not report its number of parameters is decided by `attempt`.
+Without a budget the score is the loss. The front of loss and size is the choice without any lambda. What becomes of a
+trial that does not report its number of parameters is decided by `attempt`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from highnoon.shared.domain.errors import InvalidObjectiveResult, MissingParamCount
-from highnoon.shared.domain.front import front
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +108,3 @@ _COUNT_IT = (
     "Build the model with hn.create_model, or call hpo.report_params(n) before the first report, "
     'or, in an objective that reports nothing, return {"loss": ..., "params": ...}'
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParetoPoint:
-    """One completed trial: what it reached, and with how many parameters."""
-
-    number: int
-    loss: float
-    params: int
-
-
-def pareto_front(candidates: Iterable[ParetoPoint], *, maximize: bool = False) -> list[ParetoPoint]:
-    """Those that none beats in both, smallest first. Of equals the first trial stands for all."""
-    sign = -1.0 if maximize else 1.0
-    by_number = sorted(candidates, key=lambda one: one.number)
-    return front(by_number, lambda one: (float(one.params), sign * one.loss))

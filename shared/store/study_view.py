@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from highnoon.shared.domain.front import front, minimized
+from highnoon.shared.domain.front import minimized, pareto_front
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
 from highnoon.shared.domain.trial import Trial
@@ -118,7 +118,7 @@ def best_trials(study: optuna.Study) -> list[Trial]:
     ways = [direction.name.lower() for direction in study.directions]
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     feasible = [trial for trial in complete if all(miss <= 0 for miss in trial.constraints.values())]
-    return list(map(trial_of, front(feasible, lambda trial: minimized(trial.values, ways))))
+    return list(map(trial_of, pareto_front(feasible, lambda trial: minimized(trial.values, ways))))
 
 
 def importances(study: optuna.Study, objective: int = 0) -> tuple[dict[str, float], bool]:

@@ -9,12 +9,10 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from highnoon.shared.domain.artifact import Artifact
-from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.extension import EXTENDS
-from highnoon.shared.domain.front import front, minimized
+from highnoon.shared.domain.front import minimized, pareto_front
 from highnoon.shared.domain.metric_history import Curves
 from highnoon.shared.domain.note import Note
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
 from highnoon.shared.domain.states import CAUSE, ENDING, TrialState
 from highnoon.shared.domain.trial import Trial, json_number
 from highnoon.shared.domain.trial_environment import ENVIRONMENT, GIT, HOST
@@ -57,30 +55,27 @@ def best_of(trials: Iterable[Trial], *, maximize: bool) -> Trial | None:
     return (max if maximize else min)(valued, key=lambda trial: trial.value or 0.0)
 
 
-def front_of(study: str, completed: Iterable[Trial], *, maximize: bool) -> list[tuple[int, float, int]]:
-    """(number, loss, parameter count) of those that none beats in both, smallest first. Raises UserInputError."""
-    candidates = [
-        ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
-        for trial in completed
-        if trial.loss is not None and trial.params_count is not None and trial.is_feasible
-    ]
-    if not candidates:
-        raise UserInputError(
-            f"study {study!r} has no trial with a known size. Build the model with hn.create_model, call "
-            'hn.report_params(n) in the objective, or return {"loss": ..., "params": ...}.'
-        )
-    return [(one.number, one.loss, one.params) for one in pareto_front(candidates, maximize=maximize)]
-
-
 def by_objective(trials: Iterable[Trial], place: int) -> list[Trial]:
     """The trials with one of several objectives as their value, which they otherwise do not have."""
     return [replace(trial, value=trial.values[place]) if trial.values else trial for trial in trials]
 
 
-def front_trials(trials: Iterable[Trial], directions: Sequence[str]) -> list[Trial]:
+def front_by_objectives(trials: Iterable[Trial], directions: Sequence[str]) -> list[Trial]:
     """The feasible completed trials that none beats in all objectives, by the first one."""
     feasible = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values and trial.is_feasible]
-    return front(feasible, lambda trial: minimized(trial.values, directions))
+    return pareto_front(feasible, lambda trial: minimized(trial.values, directions))
+
+
+def has_size(trial: Trial) -> bool:
+    """Whether it can be on the front of loss and size."""
+    return trial.loss is not None and trial.params_count is not None and trial.is_feasible
+
+
+def front_by_size(completed: Iterable[Trial], *, maximize: bool) -> list[Trial]:
+    """Those with loss and size that none beats in both, smallest first. Of equals the first trial stands for all."""
+    sign = -1.0 if maximize else 1.0
+    by_number = sorted(filter(has_size, completed), key=lambda trial: trial.number)
+    return pareto_front(by_number, lambda trial: (float(trial.params_count or 0), sign * (trial.loss or 0.0)))
 
 
 def metric_names(trials: Iterable[Trial]) -> list[str]:

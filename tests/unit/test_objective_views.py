@@ -20,7 +20,7 @@ from highnoon.shared.views.best_config import FRONT
 from highnoon.shared.views.charts import FIGURES, Figure, FigureInput
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.trial_export import csv_head, csv_rows
-from highnoon.shared.views.trials import best_of, by_objective, front_of, front_trials, trial_object
+from highnoon.shared.views.trials import best_of, by_objective, front_by_objectives, front_by_size, trial_object
 from highnoon.webui.forms import form_of, read_form, with_problems, written
 from highnoon.webui.listing import TrialQuery, choose_trials
 
@@ -65,8 +65,8 @@ def traces(figure: Figure) -> dict[str, Any]:
 
 
 def test_the_front_has_feasible_trials_only() -> None:
-    assert [one.number for one in front_trials(TRIALS, WAYS)] == [2, 0]
-    assert front_trials([], WAYS) == []
+    assert [one.number for one in front_by_objectives(TRIALS, WAYS)] == [2, 0]
+    assert front_by_objectives([], WAYS) == []
 
 
 def test_the_best_and_loss_against_size_are_of_feasible_trials() -> None:
@@ -79,7 +79,7 @@ def test_the_best_and_loss_against_size_are_of_feasible_trials() -> None:
     )
     best = best_of([*found, outside], maximize=False)
     assert best is not None and best.number == 1
-    assert front_of("digits", [*found, outside], maximize=False) == [(0, 0.5, 10), (1, 0.4, 20)]
+    assert front_by_size([*found, outside], maximize=False) == found
 
 
 def test_the_pareto_figure_shows_the_front_the_others_and_what_is_infeasible() -> None:
@@ -123,7 +123,7 @@ def test_a_table_has_a_column_for_each_objective() -> None:
     goals = dict(zip(NAMES, WAYS, strict=True))
     by_accuracy = ordered(TRIALS, "accuracy", names=["x"], maximize=False, goals=goals)
     assert [one.number for one in by_accuracy] == [3, 0, 1, 2, 5, 4]
-    assert [line.split()[0] for line in front_table(front_trials(TRIALS, WAYS), NAMES)] == ["trial", "2", "0"]
+    assert [line.split()[0] for line in front_table(front_by_objectives(TRIALS, WAYS), NAMES)] == ["trial", "2", "0"]
 
 
 def test_an_export_has_a_column_for_each_objective_and_says_what_is_feasible() -> None:
@@ -134,7 +134,7 @@ def test_an_export_has_a_column_for_each_objective_and_says_what_is_feasible() -
 
 
 def test_the_front_is_taken_away_as_json_and_as_python() -> None:
-    front = front_trials(TRIALS, WAYS)
+    front = front_by_objectives(TRIALS, WAYS)
     read = json.loads(FRONT["json"]("digits", front, NAMES))
     assert read["front"][0] == {"trial": 2, "values": {"loss": 0.1, "accuracy": 0.5}, "params": {"x": 0.2, "y": 0.5}}
     scope: dict[str, Any] = {}

@@ -9,50 +9,55 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _fast_non_domination_rank
 
-from highnoon.shared.domain.front import front, hypervolume, hypervolume_history, pareto_ranks
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
+from highnoon.shared.domain.front import hypervolume, hypervolume_history, pareto_front, pareto_ranks
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.domain.trial import Trial
+from highnoon.shared.views.trials import front_by_size
 
 
-def candidates(*points: tuple[float, int]) -> list[ParetoPoint]:
-    return [ParetoPoint(number=number, loss=loss, params=params) for number, (loss, params) in enumerate(points)]
+def candidates(*points: tuple[float, int]) -> list[Trial]:
+    return [
+        Trial(number=number, state=TrialState.COMPLETE, params={}, loss=loss, params_count=size)
+        for number, (loss, size) in enumerate(points)
+    ]
 
 
-def numbers(front: list[ParetoPoint]) -> list[int]:
-    return [candidate.number for candidate in front]
+def smallest(*points: tuple[float, int], maximize: bool = False) -> list[int]:
+    return [trial.number for trial in front_by_size(reversed(candidates(*points)), maximize=maximize)]
 
 
 def test_what_another_beats_in_both_is_left_out() -> None:
-    assert numbers(pareto_front(candidates((0.3, 10), (0.2, 20), (0.25, 30), (0.1, 40), (0.1, 50)))) == [0, 1, 3]
+    assert smallest((0.3, 10), (0.2, 20), (0.25, 30), (0.1, 40), (0.1, 50)) == [0, 1, 3]
 
 
 def test_under_maximize_more_is_better() -> None:
-    assert numbers(pareto_front(candidates((0.8, 10), (0.7, 20), (0.9, 30)), maximize=True)) == [0, 2]
+    assert smallest((0.8, 10), (0.7, 20), (0.9, 30), maximize=True) == [0, 2]
 
 
 def test_of_equals_the_first_trial_stands_for_all() -> None:
-    assert numbers(pareto_front(candidates((0.2, 20), (0.2, 20), (0.2, 30)))) == [0]
+    assert smallest((0.2, 20), (0.2, 20), (0.2, 30)) == [0]
 
 
 def test_nothing_has_an_empty_front() -> None:
-    assert pareto_front([]) == []
+    assert front_by_size([], maximize=False) == []
 
 
-def beats(one: ParetoPoint, other: ParetoPoint, sign: int) -> bool:
-    no_worse = sign * one.loss <= sign * other.loss and one.params <= other.params
-    return no_worse and (one.loss != other.loss or one.params != other.params)
+def beats(one: Trial, other: Trial, sign: int) -> bool:
+    no_worse = sign * one.loss <= sign * other.loss and one.params_count <= other.params_count
+    return no_worse and (one.loss != other.loss or one.params_count != other.params_count)
 
 
 @given(points=st.lists(st.tuples(st.integers(0, 8).map(float), st.integers(1, 8)), max_size=40), maximize=st.booleans())
 def test_it_is_exactly_what_none_beats(points: list[tuple[float, int]], maximize: bool) -> None:
     sign = -1 if maximize else 1
     given_ = candidates(*points)
-    unbeaten = {(c.loss, c.params) for c in given_ if not any(beats(other, c, sign) for other in given_)}
+    unbeaten = {(c.loss, c.params_count) for c in given_ if not any(beats(other, c, sign) for other in given_)}
 
-    front = pareto_front(given_, maximize=maximize)
+    front = front_by_size(given_, maximize=maximize)
 
-    assert {(c.loss, c.params) for c in front} == unbeaten
+    assert {(c.loss, c.params_count) for c in front} == unbeaten
     assert len(front) == len(unbeaten)
-    assert [c.params for c in front] == sorted(c.params for c in front)
+    assert [c.params_count for c in front] == sorted(c.params_count for c in front)
 
 
 # --- Any number of objectives
@@ -66,7 +71,9 @@ def test_the_ranks_are_optunas(points: list[tuple[float, ...]]) -> None:
     ranks = pareto_ranks(points)
     expected = _fast_non_domination_rank(np.array(points).reshape(-1, 3)) if points else []
     assert ranks == list(expected)
-    assert {points[place] for place, rank in enumerate(ranks) if rank == 0} == set(front(points, lambda one: one))
+    assert {points[place] for place, rank in enumerate(ranks) if rank == 0} == set(
+        pareto_front(points, lambda one: one)
+    )
 
 
 @given(POINTS)

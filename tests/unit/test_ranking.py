@@ -8,7 +8,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from highnoon.shared.domain.front import front, pareto_ranks
+from highnoon.shared.domain.front import pareto_front, pareto_ranks
 from highnoon.shared.search.ranking import best_numbers
 
 DOWN, UP = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
@@ -48,9 +48,9 @@ def test_of_many_trials_only_the_first_fronts_are_ranked(monkeypatch: pytest.Mon
 
     def counted(candidates: Any, point: Any) -> Any:
         drawn.append(1)
-        return front(candidates, point)
+        return pareto_front(candidates, point)
 
-    monkeypatch.setattr("highnoon.shared.domain.front.front", counted)
+    monkeypatch.setattr("highnoon.shared.domain.front.pareto_front", counted)
     fifteen = best_numbers(found, [DOWN, DOWN], 15)
     assert len(drawn) <= 4, "fronts beyond the best are not looked for"
     assert len(fifteen) == 15

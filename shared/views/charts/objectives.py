@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from highnoon.shared.domain.front import front, hypervolume_history, minimized
-from highnoon.shared.domain.score import ParetoPoint, pareto_front
+from highnoon.shared.domain.front import hypervolume_history, minimized, pareto_front
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts.figure import (
@@ -21,6 +20,7 @@ from highnoon.shared.views.charts.figure import (
     nothing,
     scatter,
 )
+from highnoon.shared.views.trials import front_by_size, has_size
 
 _BEYOND = 0.1
 _MOST_OBJECTIVES = 3
@@ -69,7 +69,7 @@ def _objectives(asked: FigureInput) -> Figure:
     if not trials:
         return nothing("No trial has completed yet.")
     feasible = [trial for trial in trials if trial.is_feasible]
-    best = front(feasible, lambda trial: minimized(trial.values, asked.directions))
+    best = pareto_front(feasible, lambda trial: minimized(trial.values, asked.directions))
     if len(names) == 2:
         best.sort(key=lambda trial: trial.values[across])
     numbers = {trial.number for trial in best}
@@ -99,15 +99,11 @@ def _objectives(asked: FigureInput) -> Figure:
 
 
 def _loss_and_size(asked: FigureInput) -> Figure:
-    sized = [
-        ParetoPoint(number=trial.number, loss=trial.loss, params=trial.params_count)
-        for trial in asked.completed()
-        if trial.params_count is not None and trial.loss is not None and trial.is_feasible
-    ]
+    sized = list(filter(has_size, asked.completed()))
     if not sized:
         return nothing("No trial has reported its model's size: hn.report_params(n) does.")
     shown = every(sized, MOST_POINTS)
-    best = pareto_front(sized, maximize=asked.maximize)
+    best = front_by_size(sized, maximize=asked.maximize)
     data = [
         _sized("trials", shown, marker={"color": "$accent", "size": 5, "opacity": 0.6}),
         _sized("not beaten", best, mode="lines+markers", line={"color": "$best", "shape": "hv"}),
@@ -125,6 +121,6 @@ def _title(asked: FigureInput, place: int) -> str:
     return f"{asked.objectives[place]} ({'more' if asked.directions[place] == 'maximize' else 'less'} is better)"
 
 
-def _sized(name: str, candidates: Sequence[ParetoPoint], **style: Any) -> Json:
-    points = [(one.params, one.loss) for one in candidates]
-    return scatter(name, points, text=[f"trial {one.number}" for one in candidates], **style)
+def _sized(name: str, trials: Sequence[Trial], **style: Any) -> Json:
+    points = [(trial.params_count, trial.loss) for trial in trials]
+    return scatter(name, points, text=[f"trial {trial.number}" for trial in trials], **style)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UnknownWorker, nearest
-from highnoon.shared.domain.note import NoteReplacement
+from highnoon.shared.domain.note import NoteChange
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import RETRIABLE
 from highnoon.shared.domain.study import StudySpec
@@ -127,7 +127,7 @@ class StudyActions:
 
         `seen` is the version that a person had before their eyes: of another one nothing is replaced.
         """
-        change = NoteReplacement(
+        change = NoteChange(
             text=None if text is None else text.replace("\r\n", "\n").strip(),
             tags=None if tags is None else tuple(tags),
         )

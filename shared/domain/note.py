@@ -34,43 +34,31 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteChange:
-    """What to change; `text` None leaves the note as it is. Raises InvalidInput with every mistake."""
+    """What to change; None leaves text or tags as they are. Raises InvalidInput with every mistake.
+
+    `tags` are to stand there instead of the present ones; `tag` are added, `untag` taken away.
+    """
 
     text: str | None = None
     tag: tuple[str, ...] = ()
     untag: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        problems = [*_text_problems(self.text), *_tag_problems(self.tag)]
-        if self.text is None and not self.tag and not self.untag:
+        problems = [*_text_problems(self.text), *_tag_problems((*self.tag, *(self.tags or ())))]
+        if self.text is None and self.tags is None and not self.tag and not self.untag:
             problems.append(Problem(key="note", message="or a tag is needed"))
         if problems:
             raise InvalidInput("note", problems)
 
     def of(self, before: Note) -> Note:
         """The note afterwards. Raises InvalidInput for too many tags."""
-        tags = tuple(tag for tag in dict.fromkeys((*before.tags, *self.tag)) if tag not in self.untag)
+        kept = [tag for tag in before.tags if self.tags is None or tag in self.tags]
+        added = (*(self.tags or ()), *self.tag)
+        tags = tuple(tag for tag in dict.fromkeys((*kept, *added)) if tag not in self.untag)
         if len(tags) > MOST_TAGS:
             raise InvalidInput.of("note", "tag", f"would be {len(tags)}: at most {MOST_TAGS}")
         return Note(text=before.text if self.text is None else self.text, tags=tags)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoteReplacement:
-    """What is to stand there instead; None leaves text or tags as they are. Raises InvalidInput with every mistake."""
-
-    text: str | None = None
-    tags: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if problems := [*_text_problems(self.text), *_tag_problems(self.tags or ())]:
-            raise InvalidInput("note", problems)
-
-    def of(self, before: Note) -> Note:
-        """The note afterwards. Raises InvalidInput for too many tags."""
-        tags = before.tags if self.tags is None else self.tags
-        kept = tuple(tag for tag in before.tags if tag in tags)
-        return NoteChange(text=before.text if self.text is None else self.text, tag=tags).of(Note(tags=kept))
 
 
 def _text_problems(text: object) -> Iterable[Problem]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from highnoon.shared.domain.errors import StudyConflict, UnknownStudy, UserInputError
-from highnoon.shared.domain.note import Note, NoteChange, NoteReplacement, Notes
+from highnoon.shared.domain.note import Note, NoteChange, Notes
 from highnoon.shared.store.audit import record
 from highnoon.shared.store.database import Database
 
@@ -72,9 +72,7 @@ class NoteStore:
         found = {row.study_name: _tags(json.loads(row.value_json)) for row in self._db.rows(_TAGS)}
         return {name: tags for name, tags in found.items() if tags}
 
-    def change(
-        self, study: str, number: int | None, change: NoteChange | NoteReplacement, *, seen: str | None = None
-    ) -> Note:
+    def change(self, study: str, number: int | None, change: NoteChange, *, seen: str | None = None) -> Note:
         """Of the study, or of its trial of that number. Returns the note afterwards. Raises UserInputError.
 
         With `seen`, the version that the change was made for, raises StudyConflict where it is another one by now.

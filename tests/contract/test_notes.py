@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
-from highnoon.shared.domain.note import Note, NoteChange, NoteReplacement
+from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.store.audit import AuditLog
 from highnoon.shared.store.notes import NoteStore
 from tests.ledger import Ledger
@@ -66,16 +66,16 @@ def test_two_who_write_at_once_lose_nothing_of_each_other(ledger: Ledger) -> Non
     seen = store.change("digits", None, NoteChange(text="first", tag=("baseline",))).version
 
     # One replaces the tags alone, the other the text alone
-    store.change("digits", None, NoteReplacement(tags=("baseline", "sgd")))
-    store.change("digits", None, NoteReplacement(text="second"))
+    store.change("digits", None, NoteChange(tags=("baseline", "sgd")))
+    store.change("digits", None, NoteChange(text="second"))
     assert store.of_study("digits") == {None: Note(text="second", tags=("baseline", "sgd"))}
 
     # Who replaces what they have not seen changes nothing
     with pytest.raises(StudyConflict, match="changed by another person meanwhile"):
-        store.change("digits", None, NoteReplacement(text="mine", tags=()), seen=seen)
+        store.change("digits", None, NoteChange(text="mine", tags=()), seen=seen)
     now = store.of_study("digits")[None]
     assert (now.text, now.tags) == ("second", ("baseline", "sgd"))
-    assert store.change("digits", None, NoteReplacement(text="mine", tags=("b",)), seen=now.version).tags == ("b",)
+    assert store.change("digits", None, NoteChange(text="mine", tags=("b",)), seen=now.version).tags == ("b",)
 
 
 def test_tags_of_studies_are_read_without_the_notes(ledger: Ledger) -> None:
@@ -98,6 +98,7 @@ def test_what_cannot_be_written_is_refused(ledger: Ledger) -> None:
     with pytest.raises(UserInputError, match="study digits has no trial 7"):
         NoteStore(ledger.database).change("digits", 7, NoteChange(text="x"))
     for change, message in (
+        ({"tags": ("a,b",)}, "without a comma"),
         ({"text": "x" * 10_001}, "at most 10,000 characters"),
         ({"tag": ("a,b",)}, "without a comma"),
         ({"tag": (" a",)}, "surrounding blanks"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from highnoon.coordinator.cli.tables import aligned, time_cell, value_cell
 from highnoon.shared.domain.trial import ParamValue, Trial
-from highnoon.shared.views.studies import NOT_COMPARED, StudySummary
+from highnoon.shared.views.studies import StudySummary, differences
 
 _WIDEST = 26
 _SCALE = {"objective": "objectives", "param_budget": "parameter budgets", "constraints": "constraints"}
@@ -73,7 +73,7 @@ def comparison_object(one: Side, other: Side) -> dict[str, Any]:
     """For programs."""
     return {
         "studies": {side.summary.name: side.facts for side in (one, other)},
-        "differs": {key: list(values) for key, *values in differences(one.spec, other.spec)},
+        "differs": dict(differences([one.spec, other.spec])),
         "better": better(one, other),
     }
 
@@ -89,16 +89,8 @@ def comparison_table(one: Side, other: Side) -> list[str]:
     rows.append(("time", time_cell(one.took_s), time_cell(other.took_s)))
     rows.append(("median trial", time_cell(one.median_s), time_cell(other.median_s)))
     rows += _section("best parameters", _side_by_side(first["best_params"], second["best_params"]))
-    rows += _section("asked differently", differences(one.spec, other.spec))
+    rows += _section("asked differently", differences([one.spec, other.spec]))
     return [*aligned(rows), "", _conclusion(one, other)]
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys of two specifications whose values differ."""
-    first, second = dict(_flat(one)), dict(_flat(other))
-    for key in dict.fromkeys([*first, *second]):
-        if key not in NOT_COMPARED and first.get(key) != second.get(key):
-            yield key, first.get(key), second.get(key)
 
 
 def better(one: Side, other: Side) -> str | None:
@@ -135,15 +127,13 @@ def _asks_otherwise(one: Side, other: Side) -> str:
     return ""
 
 
-def _side_by_side(
-    one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]
-) -> Iterator[tuple[str, ParamValue, ParamValue]]:
+def _side_by_side(one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]) -> Iterator[tuple[str, list[Any]]]:
     for name in dict.fromkeys([*one, *other]):
-        yield name, one.get(name), other.get(name)
+        yield name, [one.get(name), other.get(name)]
 
 
-def _section(heading: str, rows: Iterator[tuple[str, Any, Any]]) -> list[tuple[str, str, str]]:
-    found = [(f"  {_cell(key)}", _cell(first), _cell(second)) for key, first, second in rows]
+def _section(heading: str, rows: Iterator[tuple[str, list[Any]]]) -> list[tuple[str, str, str]]:
+    found = [(f"  {_cell(key)}", _cell(first), _cell(second)) for key, (first, second) in rows]
     return [("", "", ""), (heading, "", ""), *found] if found else []
 
 
@@ -153,11 +143,3 @@ def _cell(value: object) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
-
-
-def _flat(spec: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in spec.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

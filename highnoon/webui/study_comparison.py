@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.formats import dumps
-from highnoon.shared.views.studies import NOT_COMPARED, StudySummary
+from highnoon.shared.views.studies import differences
 from highnoon.webui.app_state import State
 from highnoon.webui.pages import spark
 from highnoon.webui.rendering import shown
@@ -32,19 +32,13 @@ def compare_studies(request: Request, app: State, study: Names = None) -> Respon
         "sparks": {one.name: spark(app, one) for one in studies},
         "names": list(dict.fromkeys(name for trial in best.values() if trial for name in trial.params)),
         "metrics": _metrics(best.values()),
-        "differences": list(_differences(studies)),
+        "differences": [
+            (key, ["–" if value is None else dumps(value) for value in values])
+            for key, values in differences([one.spec for one in studies])
+        ],
     }
     return shown(request, "compare_studies.html", context)
 
 
 def _metrics(best: Iterable[Trial | None]) -> list[str]:
     return sorted({name for trial in best if trial for name in trial.metrics})
-
-
-def _differences(studies: Sequence[StudySummary]) -> Iterator[tuple[str, list[str]]]:
-    """Each key of their specifications whose values are not the same in all, with them as text."""
-    specs: list[Mapping[str, Any]] = [study.spec for study in studies]
-    for key in sorted({key for spec in specs for key in spec} - NOT_COMPARED):
-        values = [dumps(spec[key]) if key in spec else "–" for spec in specs]
-        if len(set(values)) > 1:
-            yield key, values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,27 @@ if TYPE_CHECKING:
 STATES = (*(str(state) for state in StudyState), "external")
 """What `StudySummary.state` may be."""
 
-NOT_COMPARED = frozenset({"name", "code_dir", "code", "bundle", "git", "seed"})
+_NOT_COMPARED = frozenset({"name", "code_dir", "code", "bundle", "git", "seed"})
 """Keys of a specification in which every two studies differ."""
 
 _FAILED = frozenset({Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS})
+
+
+def differences(specs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Dotted keys of specifications whose values are not the same in all, with each one's; None where it has none."""
+    flat = [dict(_flat({key: spec[key] for key in spec if key not in _NOT_COMPARED})) for spec in specs]
+    for key in dict.fromkeys(key for one in flat for key in one):
+        values = [one.get(key) for one in flat]
+        if any(value != values[0] for value in values):
+            yield key, values
+
+
+def _flat(spec: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

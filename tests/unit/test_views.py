@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from highnoon.coordinator.cli.comparison import Side, better, comparison_object, comparison_table, differences
+from highnoon.coordinator.cli.comparison import Side, better, comparison_object, comparison_table
 from highnoon.coordinator.cli.nodes import named_worker, workers_table
 from highnoon.coordinator.cli.progress import Objects, Slots, WatchedStudy, drawn
 from highnoon.coordinator.cli.tables import importance_table, size_cell
@@ -20,7 +20,7 @@ from highnoon.shared.store.attempt_queries import RunningAttempt
 from highnoon.shared.store.nodes import Worker
 from highnoon.shared.store.queries import StudyProgress
 from highnoon.shared.store.study_records import StudyCounts, StudyRecord
-from highnoon.shared.views.studies import StudySummary, worker_object
+from highnoon.shared.views.studies import StudySummary, differences, worker_object
 
 COUNTS = StudyCounts(
     by_state={TicketState.CLOSED: 6, TicketState.RUNNING: 2, TicketState.WAITING: 4},
@@ -154,14 +154,14 @@ def test_what_cannot_be_compared_is_not() -> None:
     ):
         assert better(one, other) is None and why in comparison_table(one, other)[-1]
     assert better(side("a", 1.0, {}, direction="maximize"), side("b", 2.0, {}, direction="maximize")) == "b"
-    assert list(differences(one.spec, one.spec)) == []
+    assert list(differences([one.spec, one.spec])) == []
 
 
 def test_what_differs_in_every_two_studies_was_not_asked_differently() -> None:
     own = {"seed": 1, "git": "a" * 40, "code": "b" * 64, "bundle": "c" * 64, "code_dir": "/srv/one"}
     asked = {"n_trials": 5, "search_space": {"seed": ["int", 0, 9]}}
-    found = differences({"name": "one", **own, **asked}, {"name": "other", **asked, "search_space": {}})
-    assert list(found) == [("search_space.seed", ["int", 0, 9], None)]
+    found = differences([{"name": "one", **own, **asked}, {"name": "other", **asked, "search_space": {}}])
+    assert list(found) == [("search_space.seed", [["int", 0, 9], None])]
 
 
 def test_importances_have_bars() -> None:

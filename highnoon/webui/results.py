@@ -1,16 +1,14 @@
 """What a study gives: figures for the pages, and all its trials as a file (CSV, JSON lines, Parquet).
 
-What costs time is kept: a figure, gzipped, until its trials change; the text of trials that have ended, which never
-change, so that a second download of ten thousand costs no more than its transfer. The charts are drawn by
-`shared.views.charts`; files of the best trial are in `shared.views.best_config`.
+A figure, which costs time, is kept, gzipped, until its trials change. The charts are drawn by `shared.views.charts`;
+files of the best trial are in `shared.views.best_config`.
 """
 
 from __future__ import annotations
 
 import gzip
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from threading import Lock
 
@@ -21,15 +19,13 @@ from highnoon.shared.views.charts import FIGURES, MOST_SPANS, NEEDS_ATTEMPTS, Fi
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
-from highnoon.shared.views.trials import by_objective, has_ended, metric_names
+from highnoon.shared.views.trials import by_objective, metric_names
 from highnoon.webui.study_repository import StudyRepository
 
 _MOST_BYTES = 48_000_000
 _CHUNK = 1000
 MOST_PARAMS = 10
 """How many parameters a figure shows at first."""
-
-Rows = Callable[[Sequence[Trial], Places], str]
 
 
 class FigureCache:
@@ -114,52 +110,28 @@ class FigureCache:
 
 
 def csv_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
-    """A head, then a row per trial."""
-    found = repository.trials(study.name)
+    """A head, then a row per trial. What can fail is done before the first part is asked for."""
+    found, places = repository.trials(study.name), _places(repository, study)
     names, metrics, goals = list(found.space), metric_names(found.trials), found.objectives
     head = csv_head(names, goals, metrics, notes)
-    write = partial(csv_rows, goals=goals, metrics=metrics, notes=notes)
-    kept = _kept(repository, study, notes, "csv", head)
-    return chain([head], _rows(repository, study, found.trials, kept, lambda some, places: write(some, names, places)))
+    return chain([head], (csv_rows(some, names, places, goals, metrics, notes) for some in _chunks(found.trials)))
 
 
 def json_lines_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> Iterator[str]:
-    """An object per line."""
-    found, kept = repository.trials(study.name), _kept(repository, study, notes, "jsonl")
-    return _rows(repository, study, found.trials, kept, partial(json_lines, notes=notes))
+    """An object per line. What can fail is done before the first part is asked for."""
+    found, places = repository.trials(study.name), _places(repository, study)
+    return (json_lines(some, places, notes) for some in _chunks(found.trials))
 
 
 def parquet_file(repository: StudyRepository, study: StudySummary, notes: Notes) -> bytes:
     """The columns of the CSV with their types. Raises InvalidInput where pyarrow is missing."""
-    found = repository.trials(study.name)
-    places = _places(repository, study, 0)
+    found, places = repository.trials(study.name), _places(repository, study)
     return parquet(found.trials, list(found.space), places, found.objectives, notes)
 
 
-def _kept(repository: StudyRepository, study: StudySummary, notes: Notes, format: str, head: str = "") -> list[str]:
-    """What is written already; nothing where notes, which may change, are part of it, or without a ledger."""
-    return [] if notes or study.record is None else repository.kept_texts(study.name, format, head)
+def _places(repository: StudyRepository, study: StudySummary) -> Places:
+    return {} if study.record is None else repository.queries().attempts.places(study.record.id)
 
 
-def _rows(
-    repository: StudyRepository, study: StudySummary, trials: Sequence[Trial], kept: list[str], write: Rows
-) -> Iterator[str]:
-    """What can fail is done before the first part is asked for."""
-    return _written(trials, _places(repository, study, len(kept) * _CHUNK), kept, write)
-
-
-def _places(repository: StudyRepository, study: StudySummary, since: int) -> Places:
-    return {} if study.record is None else repository.queries().attempts.places(study.record.id, since=since)
-
-
-def _written(trials: Sequence[Trial], places: Places, kept: list[str], write: Rows) -> Iterator[str]:
-    for number, start in enumerate(range(0, len(trials), _CHUNK)):
-        if number < len(kept):
-            yield kept[number]
-            continue
-        chunk = trials[start : start + _CHUNK]
-        text = write(chunk, places)
-        # Two downloads at a time write the same text; only the first one is kept.
-        if number == len(kept) and len(chunk) == _CHUNK and all(map(has_ended, chunk)):
-            kept.append(text)
-        yield text
+def _chunks(trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
+    return (trials[start : start + _CHUNK] for start in range(0, len(trials), _CHUNK))

@@ -53,8 +53,6 @@ class _CacheEntry:
     ranking: Lock = field(default_factory=Lock)
     importance: dict[int, tuple[int, dict[str, float]]] = field(default_factory=dict)
     """By the place of the objective, with the number of ended trials that it was computed from."""
-    texts: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
-    """By format: the head of the file, and below it trials that have ended, as the exports have written them."""
 
 
 class StudyRepository:
@@ -166,7 +164,6 @@ class StudyRepository:
                 if (identity := store.identity(name)) != entry.identity:  # it was deleted, and made again
                     entry.identity, entry.view, entry.trials = identity, store.view(name), None
                     entry.importance.clear()
-                    entry.texts.clear()
                 entry.is_overtaken = False
                 entry.trials = StudyTrials.read(entry.view, entry.trials)
                 entry.read_at = time.monotonic()
@@ -186,13 +183,6 @@ class StudyRepository:
             if entry.importance.get(objective, (-1, {}))[0] != ended:
                 entry.importance[objective] = (ended, entry.view.param_importance(objective))
             return entry.importance[objective][1]
-
-    def kept_texts(self, name: str, format: str, head: str) -> list[str]:
-        """The parts of an export that are written already, below the same head; the export appends to them."""
-        texts = self._entry(name).texts
-        if format not in texts or texts[format][0] != head:
-            texts[format] = (head, [])
-        return texts[format][1]
 
     def warm(self) -> None:
         """Reads the newest studies once, so that the first request need not wait for thousands of trials.

@@ -124,10 +124,10 @@ class AttemptQueries:
         found = [dict(zip(names, row, strict=True)) for row in self._db.rows(statement)]
         return [AttemptSpan(**{**span, "ending": known_ending(span["ending"])}) for span in reversed(found)]
 
-    def places(self, study_id: int, *, since: int = 0) -> dict[int, AttemptPlace]:
-        """Of the trials from number `since` on. As plain as it can be: there may be tens of thousands."""
+    def places(self, study_id: int) -> dict[int, AttemptPlace]:
+        """By trial number. As plain as it can be: there may be tens of thousands."""
         columns = (attempts.c.trial_number, attempts.c.host, attempts.c.peak_rss_bytes)
-        statement = _of_study(select(*columns), study_id).where(attempts.c.trial_number >= since)
+        statement = _of_study(select(*columns), study_id).where(attempts.c.trial_number.is_not(None))
         return {number: AttemptPlace(host, peak) for number, host, peak in self._db.rows(statement)}
 
     def summaries(self, study_id: int) -> list[AttemptSummary]:

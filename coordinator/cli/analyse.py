@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
 
 KINDS = (
-    "history", "slice", "parallel", "contour", "importances", "intermediate", "timeline", "pareto",
+    "history", "slice", "parallel", "contour", "importance", "intermediate", "timeline", "pareto",
     "hypervolume", "outcomes", "memory",
 )  # fmt: skip
 
-_OTHER_NAMES = {"importances": "importance"}
-"""Kinds that have another name on the dashboard."""
+_OLDER_NAMES = {"importances": "importance"}
 
 _PICTURES = (".png", ".svg", ".pdf")
 SUFFIXES = (".html", ".json", *_PICTURES)
@@ -108,6 +107,7 @@ def plot(
     from highnoon.coordinator.cli.tables import near
     from highnoon.shared.views.charts import TITLES
 
+    kind = _OLDER_NAMES.get(kind, kind)
     if kind not in KINDS:
         raise mistake("--kind", "is no figure", kind, nearest(kind, KINDS))
     path = output or Path(f"{study}-{kind}.html")
@@ -117,7 +117,7 @@ def plot(
         figure = _figure(summary, kind, param or (), reader)
     if not figure.data:
         raise _nothing_yet(study, figure.note, storage)
-    drawn = plotly_figure(figure, f"{study}: {TITLES[_OTHER_NAMES.get(kind, kind)]}")
+    drawn = plotly_figure(figure, f"{study}: {TITLES[kind]}")
     if json:
         typer.echo(drawn.to_json())
         return
@@ -144,36 +144,29 @@ def compare(study: StudyName, other: OtherStudy, storage: Storage = None, json: 
 
 def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reader) -> Figure:
     from highnoon.shared.store.attempt_queries import AttemptQueries
-    from highnoon.shared.views.charts import FIGURES, MOST_SPANS, NEEDS_ATTEMPTS, FigureInput
-    from highnoon.shared.views.trials import by_objective
+    from highnoon.shared.views.charts import FIGURES, figure_input
 
-    name = _OTHER_NAMES.get(kind, kind)
     view = reader.view(study.name)
     goals = view.objectives()
-    trials = by_objective(view.trials(), 0)
+    trials = view.trials()
     names = list(study.spec.get("search_space") or ()) or list(view.space())
-    known = [*names, *(goals if name == "pareto" else ())]
+    known = [*names, *(goals if kind == "pareto" else ())]
     for param in params:
         if param not in known:
             raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, known))
-    importance = view.param_importance() if name in ("importance", "contour") else {}
-    if name == "contour" and len(names) < 2:
+    if kind == "contour" and len(names) < 2:
         raise no_result(f"study {study.name} has one parameter, and a contour needs two")
-    record, access = study.record, reader.access
-    queries = AttemptQueries(access.database) if access and record and name in NEEDS_ATTEMPTS else None
-    return FIGURES[name](
-        FigureInput(
-            trials=trials,
-            space=view.space(),
-            maximize=view.direction.startswith("maximize"),
-            objectives=goals,
-            directions=view.direction.split(", "),
-            params=params or (list(importance)[:2] if name == "contour" else ()),
-            importance=importance,
-            spans=queries.spans(record.id, limit=MOST_SPANS) if queries and record else (),
-            causes=queries.causes(record.id) if queries and record else (),
-        )
+    asked = figure_input(
+        kind,
+        trials,
+        view.space(),
+        view.direction.split(", "),
+        objectives=goals,
+        params=params,
+        importance=view.param_importance,
+        attempts=(AttemptQueries(reader.access.database), study.id) if reader.access and study.id is not None else None,
     )
+    return FIGURES[kind](asked)
 
 
 def _side(name: str, reader: Reader) -> Side:

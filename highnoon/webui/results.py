@@ -15,11 +15,11 @@ from threading import Lock
 from highnoon.shared.domain.errors import InvalidInput, nearest
 from highnoon.shared.domain.note import Notes
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.charts import FIGURES, MOST_SPANS, NEEDS_ATTEMPTS, FigureInput
+from highnoon.shared.views.charts import FIGURES, NEEDS_ATTEMPTS, figure_input
 from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trial_export import Places, csv_head, csv_rows, json_lines, parquet
-from highnoon.shared.views.trials import by_objective, metric_names
+from highnoon.shared.views.trials import metric_names
 from highnoon.webui.study_repository import StudyRepository
 
 _MOST_BYTES = 48_000_000
@@ -63,42 +63,22 @@ class FigureCache:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        chosen: tuple[str, ...] = (x, y) if kind == "pareto" else ()
-        if kind == "contour":
-            chosen = self._pair(study.name, objective, x, y)
-        figure = FIGURES[kind](
-            FigureInput(
-                trials=by_objective(found.trials, objective) if found.objectives else found.trials,
-                space=found.space,
-                maximize=found.directions[objective] == "maximize",
-                objectives=found.objectives,
-                directions=found.directions,
-                objective=objective,
-                params=chosen,
-                most_params=None if whole else MOST_PARAMS,
-                raw=raw,
-                spans=() if record is None else self._repository.queries().attempts.spans(record.id, limit=MOST_SPANS),
-                causes=() if record is None else self._repository.queries().attempts.causes(record.id),
-                importance=self._repository.importance(study.name, objective)
-                if self._ranks(kind, len(found.space))
-                else {},
-            )
+        asked = figure_input(
+            kind,
+            found.trials,
+            found.space,
+            found.directions,
+            objectives=found.objectives,
+            objective=objective,
+            params=(x, y) if kind in ("pareto", "contour") else (),
+            most_params=None if whole else MOST_PARAMS,
+            raw=raw,
+            importance=lambda: self._repository.importance(study.name, objective),
+            attempts=None if record is None else (self._repository.queries().attempts, record.id),
         )
-        compressed = gzip.compress(dumps(figure.to_json()).encode(), 4)
+        compressed = gzip.compress(dumps(FIGURES[kind](asked).to_json()).encode(), 4)
         self._keep(key, compressed)
         return compressed
-
-    def _ranks(self, kind: str, params: int) -> bool:
-        """Whether a figure needs to know which parameters matter: to rank them takes a while at first."""
-        return kind == "importance" or (kind in ("slice", "parallel") and params > MOST_PARAMS)
-
-    def _pair(self, name: str, objective: int, x: str, y: str) -> tuple[str, str]:
-        """Two parameters; those that matter most for the objective where none is named."""
-        importance = {} if x and y else self._repository.importance(name, objective)
-        ranked = [one for one in importance if one not in (x, y)]
-        ranked += [one for one in self._repository.trials(name).space if one not in (x, y, *ranked)]
-        missing = iter([*ranked, "", ""])
-        return x or next(missing), y or next(missing)
 
     def _keep(self, key: tuple[object, ...], compressed: bytes) -> None:
         with self._lock:

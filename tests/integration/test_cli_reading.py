@@ -156,6 +156,17 @@ def test_each_figure_is_drawn(call: Call, kind: str, tmp_path: Path) -> None:
     assert figure["data"] and figure["layout"]["title"]["text"].startswith("digits: ")
 
 
+def test_the_older_name_of_importance_is_taken(call: Call) -> None:
+    assert call("plot", "digits", "--kind", "importances", "-o", "old.json").out == "wrote old.json\n"
+
+
+def test_a_contour_of_one_parameter_has_the_one_that_matters_most_beside_it(call: Call) -> None:
+    most = next(iter(json.loads(call("importance", "digits", "--json").out)))
+    other = "units" if most != "units" else "l2"
+    layout = json.loads(call("plot", "digits", "-k", "contour", "-p", other, "--json").out)["layout"]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == [other, most]
+
+
 def test_a_page_needs_no_network(call: Call, tmp_path: Path) -> None:
     assert call("plot", "digits", "-k", "slice", "-p", "units").out == "wrote digits-slice.html\n"
     page = (tmp_path / "digits-slice.html").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from highnoon.coordinator.cli.analyse import _OTHER_NAMES, KINDS, SUFFIXES
+from highnoon.coordinator.cli.analyse import KINDS, SUFFIXES
 from highnoon.coordinator.cli.read import _FORMATS
 from highnoon.shared.views.best_config import BEST
 from highnoon.shared.views.charts import FIGURES, TITLES
@@ -25,6 +25,6 @@ def test_help_imports_nothing_slow() -> None:
 
 def test_names_that_are_written_twice_are_the_same() -> None:
     # The command line has lists of its own, so that help imports neither the figures nor YAML.
-    assert {_OTHER_NAMES.get(kind, kind) for kind in KINDS} == set(FIGURES) == set(TITLES)
+    assert set(KINDS) == set(FIGURES) == set(TITLES)
     assert set(_FORMATS) == set(BEST)
     assert all(suffix.startswith(".") for suffix in SUFFIXES)

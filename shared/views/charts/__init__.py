@@ -7,16 +7,23 @@ screen cannot show is left out, and the note gives the numbers), parallel coordi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from highnoon.shared.domain.param import SearchSpace
+from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts.attempts import memory, outcomes, timeline
 from highnoon.shared.views.charts.figure import Figure, FigureInput
 from highnoon.shared.views.charts.metrics import metric_curves
 from highnoon.shared.views.charts.objectives import hypervolume, pareto
 from highnoon.shared.views.charts.parameters import contour, importance, parallel, slices
 from highnoon.shared.views.charts.progress import history, intermediate
+from highnoon.shared.views.trials import by_objective
 
-__all__ = ["FIGURES", "MOST_SPANS", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput", "metric_curves"]
+if TYPE_CHECKING:
+    from highnoon.shared.store.attempt_queries import AttemptQueries
+
+__all__ = ["FIGURES", "NEEDS_ATTEMPTS", "TITLES", "Figure", "FigureInput", "figure_input", "metric_curves"]
 
 FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
     "history": history,
@@ -36,7 +43,7 @@ FIGURES: Mapping[str, Callable[[FigureInput], Figure]] = {
 NEEDS_ATTEMPTS = frozenset({"timeline", "outcomes", "memory"})
 """Figures of the ledger's attempts (`FigureInput.spans` and `causes`)."""
 
-MOST_SPANS = 1500
+_MOST_SPANS = 1500
 """How many of the newest attempts such a figure shows."""
 
 TITLES: Mapping[str, str] = {
@@ -53,3 +60,45 @@ TITLES: Mapping[str, str] = {
     "hypervolume": "hypervolume of the front",
 }
 """What stands above a figure in a file."""
+
+
+def figure_input(
+    kind: str,
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    directions: Sequence[str],
+    *,
+    importance: Callable[[], Mapping[str, float]],
+    attempts: tuple[AttemptQueries, int] | None = None,
+    objectives: Sequence[str] = (),
+    objective: int = 0,
+    params: Sequence[str] = (),
+    most_params: int | None = None,
+    raw: bool = False,
+) -> FigureInput:
+    """What a figure of this kind needs, and no more: `importance` is called, and `attempts` are read, only for it.
+
+    `attempts` are those of a study of the ledger, by its id. An empty one of two `params` of a contour, or one that is
+    missing, is the one that matters most of the others.
+    """
+    ranks = kind == "importance" or (kind in ("slice", "parallel") and len(space) > (most_params or len(space)))
+    chosen = list(filter(None, params))
+    if kind == "contour" and len(chosen) < 2:
+        others = (name for name in [*importance(), *space, "", ""] if name not in chosen)
+        across, up = (*params, "", "")[:2]
+        chosen = [across or next(others), up or next(others)]
+    queries, study_id = attempts if attempts and kind in NEEDS_ATTEMPTS else (None, 0)
+    return FigureInput(
+        trials=by_objective(trials, objective) if objectives else trials,
+        space=space,
+        maximize=directions[objective] == "maximize",
+        objectives=objectives,
+        directions=directions,
+        objective=objective,
+        params=chosen,
+        most_params=most_params,
+        raw=raw,
+        spans=queries.spans(study_id, limit=_MOST_SPANS) if queries else (),
+        causes=queries.causes(study_id) if queries else (),
+        importance=importance() if ranks else {},
+    )

@@ -121,7 +121,7 @@ def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
     assert record is not None, "only a study of the ledger is watched"
     # Not those that went well: of a large study they are a gigabyte, with what they printed.
     attempts = access.studies.attempts(record.id, endings=WRONG)
-    front = access.optuna(record).best_trials()
+    front = access.store.view(record.name).best()
     console.print()
     _say_failures(attempts, console)
     if not front or record.state is StudyState.CANCELLED:

@@ -173,7 +173,7 @@ def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:
     attempts = access.studies.attempts(record.id, trial_number=trial)
     if attempts:
         return attempts[-1]
-    count = len(access.optuna(record).trials())
+    count = len(access.store.view(record.name).trials())
     hint = f"It has trials 0 to {count - 1}." if count else "It has none yet."
     raise mistake("TRIAL", f"no attempt of study {record.name} has this number", trial, hint)
 

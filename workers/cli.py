@@ -68,7 +68,7 @@ def start(
     _require_permission(settings)
     configure(settings.log_level)
     pinned = _pinned(gpus, slots, slots_per_gpu)
-    node = Node.boot(
+    node = Node(
         slots=len(pinned) or slots or max(1, usable_cores() // 2),
         resources=_resources(queues if queues is not None else "gpu" if pinned else "cpu"),
         settings=settings,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
@@ -44,11 +46,13 @@ _ORDER_CHARS = 32
 class Node:
     """One boot of one worker. `worker_id` is random, so that a restarted node is never taken for its predecessor."""
 
-    worker_id: str
-    host: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(hide_input_in_errors=True)  # it holds secrets
+
     slots: int
     resources: tuple[str, ...]
     settings: Settings
+    worker_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    host: str = field(default_factory=socket.gethostname)
     gpus: tuple[str, ...] = ()
     """For each slot the UUID of its GPU; empty where slots are not pinned."""
     fork_works: bool = True
@@ -59,54 +63,14 @@ class Node:
     confinement: Confinement | None = None
     """Of its trials; None where they are not confined."""
 
-    @classmethod
-    def boot(
-        cls,
-        *,
-        slots: int,
-        resources: tuple[str, ...],
-        settings: Settings,
-        gpus: tuple[str, ...] = (),
-        confinement: Confinement | None = None,
-    ) -> Node:
-        """A new identity for this process's lifetime."""
-        return cls(
-            worker_id=uuid.uuid4().hex,
-            host=socket.gethostname(),
-            slots=slots,
-            resources=resources,
-            settings=settings,
-            gpus=gpus,
-            confinement=confinement,
-        )
-
     def to_json(self) -> str:
         """With secrets: for a pipe between our own processes only."""
-        return json.dumps(
-            {
-                "worker_id": self.worker_id,
-                "host": self.host,
-                "slots": self.slots,
-                "resources": self.resources,
-                "settings": self.settings.to_json(),
-                "gpus": self.gpus,
-                "confinement": self.confinement and asdict(self.confinement),
-            }
-        )
+        return _NODE.dump_json(self).decode()
 
-    @classmethod
-    def from_json(cls, text: str) -> Node:
+    @staticmethod
+    def from_json(text: str) -> Node:
         """The inverse of `to_json`."""
-        data = json.loads(text)
-        return cls(
-            worker_id=data["worker_id"],
-            host=data["host"],
-            slots=data["slots"],
-            resources=tuple(data["resources"]),
-            settings=Settings.from_json(data["settings"]),
-            gpus=tuple(data["gpus"]),
-            confinement=Confinement.from_json(data["confinement"]),
-        )
+        return _NODE.validate_json(text)
 
     @property
     def folder(self) -> Path:
@@ -150,6 +114,9 @@ class Node:
     def checkpoint_dir(self, study: str, ordinal: int) -> Path:
         """The checkpoints of one ticket, whichever attempt has saved them."""
         return self.checkpoints / study / f"ticket-{ordinal:05d}"
+
+
+_NODE = TypeAdapter(Node)
 
 
 @dataclass(slots=True)

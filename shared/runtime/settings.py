@@ -3,7 +3,7 @@
 Owns the names and defaults of all settings. Does not own their checks (`setting_checks`), the form of addresses
 (`urls`), study files (`study`), or the variables in `READ_ELSEWHERE`. Called by the command lines; everything below
 takes a `Settings`. Constructing `Settings` never looks at the environment, only `load_settings` does. Children receive
-settings through a pipe (`to_json`, secrets included), never through the environment, where user code could read them.
+settings through a pipe (as JSON, secrets included), never through the environment, where user code could read them.
 """
 
 from __future__ import annotations
@@ -174,18 +174,6 @@ class Settings(BaseSettings):
             )
             for name in Settings.model_fields
         )
-
-    def to_json(self) -> str:
-        """All settings, SECRETS INCLUDED: for a pipe to our own children, never for a log or the environment."""
-        return self.model_dump_json()
-
-    @classmethod
-    def from_json(cls, text: str) -> Settings:
-        """The inverse of `to_json`. Raises InvalidInput when the text was not written by it."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise InvalidInput("settings from the parent process", _problems(error, {})) from None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -34,7 +34,7 @@ DEAD = "dead0000"
 @pytest.fixture
 def node(ledger: Ledger, redis_url: str, tmp_path: Path) -> Node:
     urls = {"database_url": ledger.database.url, "redis_url": redis_url}
-    return Node.boot(slots=2, resources=("cpu",), settings=load_settings({}, home=tmp_path, **SHORT_PERIODS, **urls))
+    return Node(slots=2, resources=("cpu",), settings=load_settings({}, home=tmp_path, **SHORT_PERIODS, **urls))
 
 
 def record(node: Node) -> NodeRecord:

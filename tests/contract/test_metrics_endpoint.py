@@ -160,7 +160,7 @@ def test_forked_supervisors_report_to_one_agent_with_any_length_of_path(tmp_path
 
     registry = CollectorRegistry()
     settings = load_settings({}, home=tmp_path)
-    counts = NodeMetrics(Node.boot(slots=1, resources=("cpu",), settings=settings), registry)
+    counts = NodeMetrics(Node(slots=1, resources=("cpu",), settings=settings), registry)
     for note in heard:
         counts.count(note)
     assert registry.get_sample_value("highnoon_worker_ended_by_others_total") == 1

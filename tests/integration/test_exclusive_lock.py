@@ -95,7 +95,7 @@ def test_a_trial_that_was_forked_inside_holds_nothing(path: Path) -> None:
 
 
 def test_an_attempt_waits_until_its_study_or_its_node_ends_it(settings: Settings) -> None:
-    node = Node.boot(slots=2, resources=("cpu",), settings=settings)
+    node = Node(slots=2, resources=("cpu",), settings=settings)
     study = {"name": "digits", "objective": "objectives.py:good", "search_space": {"x": ["uniform", 0.0, 1.0]}}
     spec = build_spec({**study, "code_dir": str(Path(__file__).parents[1])}, source="study.toml")
     cancelled = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")

@@ -73,7 +73,7 @@ def kill(pid: int) -> None:
 
 def node_of(tmp_path: Path, *uuids: str) -> Node:
     settings = load_settings({}, home=tmp_path / "home")
-    return Node.boot(slots=len(uuids), resources=("gpu",), settings=settings, gpus=uuids)
+    return Node(slots=len(uuids), resources=("gpu",), settings=settings, gpus=uuids)
 
 
 def claims(node: Node, note: Path) -> Callable[[], None]:

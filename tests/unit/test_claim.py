@@ -127,7 +127,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def claims(world: World, tmp_path: Path) -> Claims:
-    node = Node.boot(slots=1, resources=("cpu",), settings=load_settings({}, home=tmp_path))
+    node = Node(slots=1, resources=("cpu",), settings=load_settings({}, home=tmp_path))
     node.folder.mkdir(parents=True)
     database = Database("postgresql://nobody@127.0.0.1:1/nowhere")
     claims: Any = Claims(node, database, cast(Any, world), SlotStates(tmp_path), Telemetry(None))

@@ -10,10 +10,8 @@ from typer.testing import CliRunner
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.memory.gpu import GpuDevice, Gpus
-from highnoon.shared.runtime.settings import load_settings
 from highnoon.workers.cli import app
 from highnoon.workers.gpus import gpu_slots
-from highnoon.workers.node import Node
 from highnoon.workers.node_record import NodeInfo
 from tests.unit.kernel_tree import FakeNvml, KernelTree
 
@@ -87,11 +85,6 @@ def test_options_that_contradict_each_other_are_refused(
         monkeypatch.setenv(f"HIGHNOON_{name}", value)
     refused = CliRunner().invoke(app, ["start", *arguments]).exception
     assert isinstance(refused, InvalidInput) and message in str(refused)
-
-
-def test_a_node_hands_its_gpus_to_its_pool() -> None:
-    node = Node.boot(slots=2, resources=("gpu",), settings=load_settings({}), gpus=("GPU-x-0", "GPU-x-1"))
-    assert Node.from_json(node.to_json()) == node
 
 
 def test_node_reports_what_it_has(tmp_path: Path) -> None:

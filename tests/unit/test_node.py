@@ -19,6 +19,7 @@ from highnoon.workers import cli, node, pool_keeper
 from highnoon.workers.disk import disk_trouble
 from highnoon.workers.node import DrainOrder, Node, dead_nodes, node_lock, threads_per_slot, without_secrets
 from highnoon.workers.pool_keeper import PoolKeeper
+from highnoon.workers.trial.confinement import Confinement
 from tests.unit.kernel_tree import MOUNT, KernelTree
 
 
@@ -75,6 +76,18 @@ def test_no_variable_that_holds_a_secret_reaches_a_trial() -> None:
     assert without_secrets(environ) == {"PATH": "/bin"}
 
 
+def test_pool_is_given_the_whole_node_by_its_pipe(tmp_path: Path) -> None:
+    secret = "s3cret-of-16-characters"
+    settings = Settings(home=tmp_path, redis_url=f"redis://:{secret}@h", cluster_key=secret, objectives=("*",))
+    confinement = Confinement(paths=("/data",), ports=(80,), denied=(str(tmp_path),))
+    sent = Node(slots=2, resources=("gpu",), settings=settings, gpus=("GPU-0", "GPU-1"), confinement=confinement)
+    assert Node.from_json(sent.to_json()) == sent
+    for damaged in (sent.to_json()[:-1], sent.to_json().replace("redis://", "")):
+        with pytest.raises(ValueError) as refused:
+            Node.from_json(damaged)
+        assert secret not in str(refused.value)
+
+
 def test_order_to_drain_holds_while_its_file_cannot_be_read_or_written(tmp_path: Path) -> None:
     # Given an order on a network disk that gives errors: here a folder is in the place of its file
     order = DrainOrder(tmp_path / "drain")
@@ -92,7 +105,7 @@ def test_order_to_drain_holds_while_its_file_cannot_be_read_or_written(tmp_path:
 
 def test_home_that_cannot_be_read_is_trouble_of_the_disk(settings: Settings, tmp_path: Path) -> None:
     home = tmp_path / ("too long a name" * 20)
-    node = Node.boot(slots=1, resources=("cpu",), settings=settings.model_copy(update={"home": home}))
+    node = Node(slots=1, resources=("cpu",), settings=settings.model_copy(update={"home": home}))
     assert "cannot be written" in (disk_trouble(*node.written_folders) or "")
 
 
@@ -154,7 +167,7 @@ def test_pool_that_cannot_be_killed_does_not_block_its_agent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a process that SIGKILL does not end, as one in state D
-    keeper = PoolKeeper(Node.boot(slots=1, resources=("cpu",), settings=settings))
+    keeper = PoolKeeper(Node(slots=1, resources=("cpu",), settings=settings))
     monkeypatch.setattr(pool_keeper, "_KILLED_WITHIN_S", 0.05)
     monkeypatch.setattr(pool_keeper.kernel, "kill_group", lambda *_: True)
     with subprocess.Popen(["sleep", "60"], text=True, stdin=subprocess.PIPE) as process:
@@ -170,7 +183,7 @@ def test_pool_that_the_machine_has_no_process_for_is_started_later(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_keeper, "module_command", lambda *_: ["sleep", "60"])
-    keeper = PoolKeeper(Node.boot(slots=1, resources=("cpu",), settings=settings))
+    keeper = PoolKeeper(Node(slots=1, resources=("cpu",), settings=settings))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Given a start that fails, here for want of a descriptor
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -189,7 +202,7 @@ def test_pool_that_ends_before_it_has_read_its_node_is_one_that_died(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_keeper, "module_command", lambda *_: ["false"])
-    keeper = PoolKeeper(Node.boot(slots=1, resources=("cpu",), settings=settings))
+    keeper = PoolKeeper(Node(slots=1, resources=("cpu",), settings=settings))
 
     def when_it_has_ended(_: Node) -> str:
         os.waitid(os.P_PID, keeper.pid or 0, os.WEXITED | os.WNOWAIT)

@@ -154,7 +154,7 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
     monkeypatch.setattr(os, "_exit", replaced)
     monkeypatch.setattr(supervisor, "declare_only_our_code", lambda: None)
     urls = {"database_url": "postgresql://nobody@127.0.0.1:1/nowhere", "redis_url": "redis://127.0.0.1:1/0"}
-    node = Node.boot(slots=1, resources=("cpu",), settings=load_settings({}, home=tmp_path, kill_grace_s=0.1, **urls))
+    node = Node(slots=1, resources=("cpu",), settings=load_settings({}, home=tmp_path, kill_grace_s=0.1, **urls))
     (node.folder / "slots").mkdir(parents=True)
     ledger = Ledger()
     made: Any = Supervisor(node, cast(Any, Stub(is_alive=lambda: True)))

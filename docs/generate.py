@@ -1,7 +1,7 @@
 """Writes the pages of docs/ that are made from the code: study-file.md, settings.md and python-api.md.
 
 `make docs` runs it; a test compares the pages with what it would write, so that a key without a meaning, a new default or
-a changed signature cannot be forgotten. What a key means for people is written here, everything else is in the models.
+a changed signature cannot be forgotten. What a key of a study means for people is written here, everything else is in the models.
 """
 
 from __future__ import annotations
@@ -72,45 +72,6 @@ STUDY_KEYS: Mapping[str, str] = {
 }
 _WRITTEN_BY_SUBMIT = {"bundle", "code", "git"}
 
-SETTINGS: Mapping[str, str] = {
-    "database_url": "Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine.",
-    "redis_url": "Address of the cluster's Redis.",
-    "notify_hosts": "Hosts that studies may have [notifications](operations.md#notifications) sent to, with commas.",
-    "notify_key": "Signs the notifications.",
-    "home": "Where services, logs and working folders of this machine are. It belongs to one database.",
-    "log_level": "`debug`, `info`, `warning` or `error`.",
-    "lease_s": "How long a worker may be silent before its trial is given to another one.",
-    "renew_s": "How often a running trial's lease is renewed; less than half of a lease.",
-    "reap_s": "How often the coordinator compares the failures of the nodes.",
-    "presence_s": "How often a node reports that it is there. After four silences its slots do not count.",
-    "tick_s": "How often the coordinator looks at the ledger when no notification arrives and no lease expires.",
-    "leader_ttl_s": "How long a silent coordinator leads before another one takes over; more than a tick.",
-    "redispatch_s": "After how long a message that no worker took is sent again.",
-    "drain_s": "How long running trials may go on after the first signal.",
-    "kill_grace_s": "How long a trial process has to end by itself before each stronger signal.",
-    "max_tasks_per_child": "After how many trials a slot's supervisor is replaced by a fresh one.",
-    "preload": "Modules that a worker imports once, for all its trials; by default whichever of the two is installed.",
-    "objectives": "Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md) explains.",
-    "cluster_key": "What signs bundles and proves them to workers: 16 characters or more, the same everywhere.",
-    "bundle_limit_bytes": "How large a bundle may be.",
-    "dispatch_buffer": "At most so many messages per slot wait in Redis beyond the free slots: two seconds of work, none of trials that take half a minute once their study has its share of the slots, at most 4 until 32 trials of the study have ended.",
-    "quarantine_after": "Failures in a row before a node that fails where others do not is put into quarantine; 0 for never.",
-    "confine_trials": "Whether a trial's process is kept from other files, ports and processes than its own: `off`, `auto` (as far as the kernel can), `require`; [code.md](code.md#confined-trials).",
-    "trial_paths": "Files and folders that a confined trial may read and write beside its own, with commas.",
-    "trial_ports": "TCP ports that a confined trial may connect to, with commas.",
-    "artifacts_url": "Where [artifacts and checkpoints](artifacts.md) are stored: a folder that all machines reach, or an address "
-    "of fsspec. Without addresses of services it is the folder `artifacts` of the home; on a cluster nothing is stored without it.",
-    "artifacts_options": "What fsspec needs for that address, as a JSON object.",
-    "artifact_limit_bytes": "How large all artifacts of one trial may be.",
-    "checkpoint_s": "How often a running trial's checkpoint is stored, at a report. 0: at every report.",
-    "log_limit_bytes": "How much of what a trial prints is kept in its file.",
-    "log_tail_bytes": "How much of its end is kept in the ledger, for `logs`.",
-    "metrics_port": "Where the coordinator shows its [metrics](monitoring.md); 0 for nowhere.",
-    "worker_metrics_port": "The same for a worker node. Two nodes on one machine need two ports.",
-    "metrics_host": "The address that both listen on. Beyond loopback they need a token.",
-    "metrics_token": "What Prometheus must send as bearer token, 16 characters or more.",
-}
-
 
 def main() -> None:
     """Writes the pages that have changed."""
@@ -145,7 +106,7 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         kind = cells(field, name)[0] + (", secret" if name in SECRETS else "")
         shown = defaults[name] if defaults[name] == "not set" else f"`{defaults[name]}`"
-        rows.append([f"`HIGHNOON_{name.upper()}`", kind, shown, SETTINGS[name]])
+        rows.append([f"`HIGHNOON_{name.upper()}`", kind, shown, one_line(field.description or "")])
     files = [[f"`{variable}`", stands_for] for variable, stands_for in _secret_files()]
     return _SETTINGS.format(
         settings=table(["Variable", "Is", "Default", "Means"], rows),

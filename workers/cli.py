@@ -16,11 +16,12 @@ from highnoon.shared.objective.allow_list import patterns_here
 from highnoon.shared.objective.bundle import key_of
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import declare_only_our_code
+from highnoon.shared.runtime.secret_files import SECRET_VARIABLES
 from highnoon.shared.runtime.settings import Settings, load_settings
 from highnoon.shared.runtime.terminal import show
 from highnoon.workers.agent import Agent
 from highnoon.workers.gpus import gpu_slots
-from highnoon.workers.node import SECRET_VARIABLES, Node
+from highnoon.workers.node import Node
 from highnoon.workers.node_confinement import confinement_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)

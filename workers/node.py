@@ -22,21 +22,10 @@ from pydantic import ConfigDict, TypeAdapter
 
 from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
-from highnoon.shared.runtime.secret_files import PASSWORD_OF, SECRET_FILES, WHOLE_VALUE_OF
+from highnoon.shared.runtime.secret_files import SECRET_VARIABLES
 from highnoon.shared.runtime.settings import Settings
 from highnoon.workers.folder_age import WEEK_S, unchanged_s
 from highnoon.workers.trial.confinement import Confinement
-
-SECRET_VARIABLES = (
-    *PASSWORD_OF.values(),
-    *WHOLE_VALUE_OF.values(),
-    *SECRET_FILES,
-    "HIGHNOON_DB_URL",
-    "HIGHNOON_ARTIFACTS_URL",
-    "OPTUNA_STORAGE",
-    "PGPASSWORD",
-)
-
 
 _LOCK = "agent.lock"
 _ORDER_CHARS = 32

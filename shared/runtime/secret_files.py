@@ -1,8 +1,8 @@
 """Secrets in files: a deployment's, as Compose, Kubernetes and systemd hand them over, and tokens of our own.
 
-Turns each `..._FILE` variable into its value: a password inside an address, or a token. Owns the list of these
-variables and the reading of the files; the settings check what a token or an address must look like. A token of our own
-is long, kept in a file for its owner alone, and the same at every start.
+Turns each `..._FILE` variable into its value: a password inside an address, or a token. Owns the list of what is secret
+and the reading of the files; the settings check what a token or an address must look like. A token of our own is long,
+kept in a file for its owner alone, and the same at every start.
 """
 
 from __future__ import annotations
@@ -37,6 +37,17 @@ WHOLE_VALUE_OF = {
 """The file holds all of it."""
 
 SECRET_FILES = (*PASSWORD_OF, *WHOLE_VALUE_OF)
+
+SECRET_VARIABLES = (
+    *PASSWORD_OF.values(),
+    *WHOLE_VALUE_OF.values(),
+    *SECRET_FILES,
+    "HIGHNOON_DB_URL",
+    "HIGHNOON_ARTIFACTS_URL",
+    "OPTUNA_STORAGE",
+    "PGPASSWORD",
+)
+"""No process that runs code of users has them in its environment, and the settings among them are never shown."""
 
 
 def with_secret_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:

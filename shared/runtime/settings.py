@@ -28,7 +28,7 @@ from highnoon.shared.domain.correction_hints import seconds_for
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.validation import sentence_for
 from highnoon.shared.runtime import setting_checks as checks
-from highnoon.shared.runtime.secret_files import SECRET_FILES, with_secret_files
+from highnoon.shared.runtime.secret_files import SECRET_FILES, SECRET_VARIABLES, with_secret_files
 from highnoon.shared.runtime.urls import masked
 
 PREFIX = "HIGHNOON_"
@@ -66,15 +66,12 @@ _SERVICE_LINK = re.compile(
 ARTIFACTS = "artifacts"
 """The folder of a home for artifacts and checkpoints of what `start` runs there."""
 
-SECRETS = frozenset(
-    {"database_url", "redis_url", "artifacts_url", "artifacts_options", "metrics_token", "cluster_key", "notify_key"}
-)
-
 LogLevel = Literal["debug", "info", "warning", "error"]
 Source = Literal["default", "environment", "argument"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patience = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,50 +85,91 @@ class SettingRow:
 
 
 class Settings(BaseSettings):
-    """Everything that may be set. Units are in the names; the table in docs/cli.md explains each."""
+    """Everything that may be set. Units are in the names; docs/settings.md has the texts below."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
     database_url: str | None = None
+    """Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine."""
     redis_url: str | None = None
+    """Address of the cluster's Redis."""
     home: Path = Path(".highnoon")
+    """Where services, logs and working folders of this machine are. It belongs to one database."""
     log_level: Annotated[LogLevel, BeforeValidator(checks.lowered)] = "info"
+    """`debug`, `info`, `warning` or `error`."""
 
     lease_s: Seconds = 30.0
+    """How long a worker may be silent before its trial is given to another one."""
     renew_s: Seconds = 8.0
+    """How often a running trial's lease is renewed; less than half of a lease."""
     reap_s: Seconds = 5.0
+    """How often the coordinator compares the failures of the nodes."""
     presence_s: Seconds = 5.0
+    """How often a node reports that it is there. After four silences its slots do not count."""
     tick_s: Seconds = 1.0
+    """How often the coordinator looks at the ledger when no notification arrives and no lease expires."""
     leader_ttl_s: Seconds = 5.0
+    """How long a silent coordinator leads before another one takes over; more than a tick."""
     redispatch_s: Seconds = 60.0
+    """After how long a message that no worker took is sent again."""
     drain_s: Patience = 60.0
+    """How long running trials may go on after the first signal."""
     kill_grace_s: Patience = 3.0
+    """How long a trial process has to end by itself before each stronger signal."""
 
     max_tasks_per_child: Annotated[int, Field(ge=1)] = 200
-    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = Field(
-        default_factory=checks.installed_to_preload
-    )
+    """After how many trials a slot's supervisor is replaced by a fresh one."""
+    preload: Names = Field(default_factory=checks.installed_to_preload)
+    """Modules that a worker imports once, for all its trials; by default whichever of the two is installed."""
     objectives: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(checks.split)] = None
+    """Which objectives a worker may run, with commas: `/srv/objectives/*.py`, `recipes.*`; [code.md](code.md)
+    explains."""
     cluster_key: str | None = None
-    notify_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = ()
+    """What signs bundles and proves them to workers: 16 characters or more, the same everywhere."""
+    notify_hosts: Names = ()
+    """Hosts that studies may have [notifications](operations.md#notifications) sent to, with commas."""
     notify_key: str | None = None
+    """Signs the notifications."""
     bundle_limit_bytes: Annotated[int, Field(ge=1)] = 10_000_000
+    """How large a bundle may be."""
     dispatch_buffer: Annotated[int, Field(ge=0)] = 16
+    """At most so many messages per slot wait in Redis beyond the free slots: two seconds of work, none of trials that
+    take half a minute once their study has its share of the slots, at most 4 until 32 trials of the study have
+    ended."""
     quarantine_after: Annotated[int, Field(ge=0)] = 5
+    """Failures in a row before a node that fails where others do not is put into quarantine; 0 for never."""
     confine_trials: Annotated[Literal["off", "auto", "require"], BeforeValidator(checks.lowered)] = "off"
-    trial_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(checks.split)] = ()
+    """Whether a trial's process is kept from other files, ports and processes than its own: `off`, `auto` (as far as
+    the kernel can), `require`; [code.md](code.md#confined-trials)."""
+    trial_paths: Names = ()
+    """Files and folders that a confined trial may read and write beside its own, with commas."""
     trial_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(checks.split)] = (80, 443)
+    """TCP ports that a confined trial may connect to, with commas."""
     artifacts_url: str | None = None
+    """Where [artifacts and checkpoints](artifacts.md) are stored: a folder that all machines reach, or an address of
+    fsspec. Without addresses of services it is the folder `artifacts` of the home; on a cluster nothing is stored
+    without it."""
     artifacts_options: str | None = None
+    """What fsspec needs for that address, as a JSON object."""
     artifact_limit_bytes: Annotated[int, Field(ge=1)] = 5_000_000_000
+    """How large all artifacts of one trial may be."""
     checkpoint_s: Patience = 60.0
+    """How often a running trial's checkpoint is stored, at a report. 0: at every report."""
     log_limit_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """How much of what a trial prints is kept in its file."""
     log_tail_bytes: Annotated[int, Field(ge=0)] = 4_000
+    """How much of its end is kept in the ledger, for `logs`."""
 
     metrics_port: Port = 0
+    """Where the coordinator shows its [metrics](monitoring.md); 0 for nowhere."""
     worker_metrics_port: Port = 0
+    """The same for a worker node. Two nodes on one machine need two ports."""
     metrics_host: str = "127.0.0.1"
+    """The address that both listen on. Beyond loopback they need a token."""
     metrics_token: str | None = None
+    """What Prometheus must send as bearer token, 16 characters or more."""
 
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
@@ -174,6 +212,9 @@ class Settings(BaseSettings):
             )
             for name in Settings.model_fields
         )
+
+
+SECRETS = frozenset(name for name in Settings.model_fields if f"{PREFIX}{name.upper()}" in SECRET_VARIABLES)
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

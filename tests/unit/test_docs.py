@@ -37,8 +37,8 @@ def test_a_reference_is_what_the_models_say(generate: ModuleType, page: str) -> 
 def test_every_key_and_setting_has_a_meaning(generate: ModuleType) -> None:
     keys = set(StudySpec.model_fields) - {"bundle", "code", "git"}
     assert set(generate.STUDY_KEYS) == keys, "docs/generate.py has the meaning of each key of a study"
-    assert set(generate.SETTINGS) == set(Settings.model_fields), "docs/generate.py has the meaning of each setting"
-    assert all(len(meaning) > 20 for meaning in [*generate.STUDY_KEYS.values(), *generate.SETTINGS.values()])
+    meanings = [field.description or "" for field in Settings.model_fields.values()]
+    assert all(len(meaning) > 20 for meaning in [*generate.STUDY_KEYS.values(), *meanings])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

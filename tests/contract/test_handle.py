@@ -190,7 +190,6 @@ def test_results_have_the_names_that_they_have_in_process(handle: StudyHandle) -
 
     assert handle.best_loss == handle.best_value == 0.25
     assert handle.get_param_importance() == {"x": 1.0}
-    assert handle.study is handle.optuna_study() and not hasattr(StudyResults, "optuna_study")
 
 
 def test_front_without_a_completed_trial_is_the_error_of_best_trial(ledger: Ledger) -> None:

@@ -644,7 +644,7 @@ def test_figures_importance_and_workers(visitor: Visitor, books: Access) -> None
     (worker,) = (result := visitor.api("GET", "/workers").json())["workers"]
     assert (worker["host"], worker["slots"], len(worker["running"])) == ("node-a", 4, 3)
     (queue,) = result["queues"]
-    assert (queue["resource"], queue["leased"], queue["queued"]) == ("cpu", 3, 0) and queue["waiting"] >= 7
+    assert (queue["resource"], queue["running"], queue["queued"]) == ("cpu", 3, 0) and queue["waiting"] >= 7
 
 
 def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:

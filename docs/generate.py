@@ -190,8 +190,7 @@ _SETTINGS = """\
 Environment variables, read once when a process starts. An empty variable is an unset one, but for
 `HIGHNOON_PRELOAD`, where it means that nothing is imported. `HIGHNOON_DB_URL` is another name of
 `HIGHNOON_DATABASE_URL`. `python -m coordinator doctor` shows what is in force and where it comes from, with secrets
-masked. `HIGHNOON_TELL_GRACE_S` has no effect any more, and is accepted where it is still set. The dashboard has
-[variables of its own](dashboard.md#who-is-let-in).
+masked. The dashboard has [variables of its own](dashboard.md#who-is-let-in).
 
 {settings}
 

@@ -49,15 +49,11 @@ READ_ELSEWHERE = (
     "HIGHNOON_ATTEMPT",
     "HIGHNOON_CHECKPOINT_DIR",
     "HIGHNOON_WORK_DIR",
-    # Of the systemd unit of an earlier version.
-    "HIGHNOON_QUEUES",
-    "HIGHNOON_SLOTS",
 )
 """Variables that other parts read, or that a trial process is given."""
 
-WITHOUT_EFFECT = ("HIGHNOON_TELL_GRACE_S", "HIGHNOON_WEBUI_DEBUG", "HIGHNOON_WEBUI_WORKERS")
-"""Settings of earlier versions, and of the framework that the guide is from: accepted, so that an installation that
-still has them starts."""
+WITHOUT_EFFECT = ("HIGHNOON_WEBUI_DEBUG", "HIGHNOON_WEBUI_WORKERS")
+"""Settings of the framework that the guide is from: accepted, so that an installation that still has them starts."""
 
 _SERVICE_LINK = re.compile(
     rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"

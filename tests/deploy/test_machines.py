@@ -64,8 +64,7 @@ def test_environment_file_of_the_docs_is_taken_and_has_what_the_unit_names(tmp_p
     passwords = re.findall(r"(HIGHNOON_\w+_FILE)=", unit)
     assert len(passwords) == 2
     _file(tmp_path / "password", "p")
-    earlier = {"HIGHNOON_QUEUES": "cpu", "HIGHNOON_SLOTS": "4"}  # of files that were written for an earlier version
-    settings = load_settings({**environ, **dict.fromkeys(passwords, str(tmp_path / "password")), **earlier})
+    settings = load_settings({**environ, **dict.fromkeys(passwords, str(tmp_path / "password"))})
     assert settings.objectives == ("/srv/objectives/*",) and ":p@db.example.org" in str(settings.database_url)
 
 

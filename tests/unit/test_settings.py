@@ -211,8 +211,3 @@ def test_a_cluster_needs_postgresql(url: str) -> None:
     assert "needs PostgreSQL" in str(refused.value)
     assert "postgresql://" in str(refused.value)
     assert "secret" not in str(refused.value)
-
-
-def test_a_setting_of_an_earlier_version_is_accepted_and_has_no_effect() -> None:
-    settings = load_settings({"HIGHNOON_TELL_GRACE_S": "5"})
-    assert "tell_grace_s" not in {row.name for row in settings.describe()}

@@ -40,6 +40,15 @@ def memory_limit_problem(written: object) -> Problem:
     return Problem(key="trial_memory_limit", message=message, value=written, hint=hint)
 
 
+def warning_fraction_problem(written: object) -> Problem | None:
+    """What is wrong with a threshold for warnings; None where it is a fraction or not set."""
+    number = written if isinstance(written, int | float) and not isinstance(written, bool) else 0.0
+    if written is None or 0 < number <= 1:
+        return None
+    hint = f"Write {number / 100:g}." if 1 < number <= 100 else ""
+    return Problem(key="memory_warning_pct", message="must be a fraction between 0 and 1", value=written, hint=hint)
+
+
 def nearest_size(written: object, *, least_bytes: int) -> str:
     """What was probably meant, as a person would write it; "2 GB" when it cannot be guessed.
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationInfo
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.goals import prune_on_problem, read_constraints, read_objectives
 from highnoon.shared.domain.grid import grid_problems
-from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem
+from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem, warning_fraction_problem
 from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param import Categorical, Float
@@ -220,11 +220,9 @@ def a_hard_budget_is_a_budget(is_hard: bool, info: ValidationInfo) -> bool:
 
 def memory_warning_pct_is_a_fraction(fraction: float | None) -> float | None:
     """A fraction, not a percentage."""
-    if fraction is None or 0 < fraction <= 1:
-        return fraction
-    hint = f"Write {fraction / 100:g}." if 1 < fraction <= 100 else ""
-    message = "must be a fraction between 0 and 1"
-    raise refusal([Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint)])
+    if problem := warning_fraction_problem(fraction):
+        raise refusal([problem])
+    return fraction
 
 
 def trial_memory_limit_is_a_size(written: object) -> int | None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem
+from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem, warning_fraction_problem
 from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.memory.poller import MemorySample
 
@@ -124,13 +124,7 @@ def check_settings(
     trial_memory_limit: object = None,
 ) -> None:
     """Raises InvalidInput with every mistake at once; None is never one."""
-    problems = []
-    fraction = memory_warning_pct
-    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool) and math.isfinite(fraction)
-    if fraction is not None and not (is_number and 0 < fraction <= 1):  # type: ignore[operator]
-        hint = f"Write {fraction / 100:g}." if is_number and 1 < fraction <= 100 else ""  # type: ignore[operator]
-        message = "must be a fraction between 0 and 1"
-        problems.append(Problem(key="memory_warning_pct", message=message, value=fraction, hint=hint))
+    problems = [*filter(None, [warning_fraction_problem(memory_warning_pct)])]
     counts = {"memory_grace_steps": memory_grace_steps, "prefetch_buffer_size": prefetch_buffer_size}
     for key, count in counts.items():
         if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= 1):

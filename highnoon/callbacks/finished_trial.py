@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from highnoon.shared.domain.errors import UserInputError
 from highnoon.shared.domain.trial import Trial
 
 if TYPE_CHECKING:
@@ -93,14 +91,6 @@ class TrialLogger:
 
     def _write(self, ended: FinishedTrial) -> None:
         raise NotImplementedError
-
-
-def require(module: str, *, extra: str) -> None:
-    """Raises UserInputError with the command that installs a missing package; does not import it."""
-    spec = find_spec(module)
-    # A folder of that name where the program was started passes for a package without code: wandb leaves one.
-    if spec is None or spec.origin is None:
-        raise UserInputError(f"{module} is not installed. Install it with: pip install 'highnoon-hpo[{extra}]'")
 
 
 def _finished(study: Study, frozen: FrozenTrial) -> FinishedTrial:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger
 from highnoon.shared.domain.states import TrialState
+from highnoon.shared.runtime.extras import require
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class MLflowLogger(TrialLogger):
     """
 
     def __init__(self, tracking_uri: str | None = None, experiment: str | None = None) -> None:
-        require("mlflow", extra="mlflow")
+        require({"MLflowLogger": ["mlflow"]})
         self._tracking_uri = tracking_uri
         self._experiment = experiment
         self._client: Any = None

@@ -12,8 +12,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger
 from highnoon.shared.domain.states import TrialState
+from highnoon.shared.runtime.extras import require
 
 
 class TensorBoardLogger(TrialLogger):
@@ -23,7 +24,7 @@ class TensorBoardLogger(TrialLogger):
     """
 
     def __init__(self, logdir: str | Path) -> None:
-        require("tensorboard", extra="tensorboard")
+        require({"TensorBoardLogger": ["tensorboard"]})
         self._logdir = Path(logdir).absolute()
 
     def _write(self, ended: FinishedTrial) -> None:

@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger, require
+from highnoon.callbacks.finished_trial import FinishedTrial, TrialLogger
 from highnoon.shared.domain.states import TrialState
+from highnoon.shared.runtime.extras import require
 
 _WHOLE = "highnoon.whole"
 """A file in the folder of a run that was written to its end."""
@@ -28,7 +29,7 @@ class WandbLogger(TrialLogger):
         mode: Literal["online", "offline"] | None = None,
         dir: str | Path | None = None,
     ) -> None:
-        require("wandb", extra="wandb")
+        require({"WandbLogger": ["wandb"]})
         self._project = project
         self._entity = entity
         self._mode = mode

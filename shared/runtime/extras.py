@@ -18,17 +18,20 @@ _EXTRA_OF = {
     "jinja2": "dashboard",
     "keras": "tensorflow",
     "kombu": "worker",
+    "mlflow": "mlflow",
     "plotly": "coordinator",
     "prometheus_client": "worker",
     "pymysql": "mysql",
     "redis": "worker",
     "scipy": "scipy",
     "starlette": "dashboard",
+    "tensorboard": "tensorboard",
     "tensorflow": "tensorflow",
     "tokenizers": "tensorflow",
     "torch": "gp",
     "typer": "coordinator",
     "uvicorn": "dashboard",
+    "wandb": "wandb",
 }
 """One that brings it; a caller with a role of its own names that."""
 
@@ -56,7 +59,9 @@ def require(needs: Mapping[str, Iterable[str]]) -> None:
     """Raises MissingExtra for the first module that something needs and that is not installed. Imports nothing."""
     for what, modules in needs.items():
         for module in modules:
-            if importlib.util.find_spec(module) is None:
+            spec = importlib.util.find_spec(module)
+            # A folder of that name where the program was started passes for a package without code: wandb leaves one.
+            if spec is None or spec.origin is None:
                 remedy = f'pip install "highnoon-hpo[{_EXTRA_OF[module]}]"'
                 raise MissingExtra(f"{what} needs {module}, which is not installed: {remedy}", name=module)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -11,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 import highnoon as hn
-from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger, finished_trial
+from highnoon.callbacks import MLflowLogger, TensorBoardLogger, WandbLogger
 from highnoon.callbacks.mlflow_logger import _allowed_names
 from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable, UserInputError
 
@@ -44,16 +45,16 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("module", LOGGERS)
 def test_missing_package_is_reported_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished_trial, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
-    with pytest.raises(UserInputError, match=rf"{module} is not installed.*pip install 'highnoon-hpo\[{module}\]'"):
+    with pytest.raises(UserInputError, match=rf'needs {module}, .*: pip install "highnoon-hpo\[{module}\]"'):
         LOGGERS[module]()
 
 
 def test_leftover_wandb_folder_is_not_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished_trial, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
 
-    with pytest.raises(UserInputError, match="wandb is not installed"):
+    with pytest.raises(UserInputError, match="WandbLogger needs wandb"):
         WandbLogger("project")
 
 

@@ -173,9 +173,9 @@ def refuse_another_plan(source: str, found: Mapping[str, Any], mine: Mapping[str
     where `found` comes from.
     """
     before, now = found["plan"], mine["plan"]
-    tokenizer = found.get("tokenizer")  # not in checkpoints of earlier versions
+    tokenizer = found["tokenizer"]
     problems = []
-    if tokenizer not in (None, mine["tokenizer"]):
+    if tokenizer != mine["tokenizer"]:
         message = f"was a {_in_words(tokenizer)} when the checkpoint was written"
         hint = "Give the trainer the same one: tokenizer=..."
         problems.append(Problem(key="tokenizer", message=message, value=_in_words(mine["tokenizer"]), hint=hint))

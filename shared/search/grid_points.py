@@ -15,16 +15,11 @@ from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.presampling import Sampled
 
-_MOST_KEPT = 200
-"""Values of all parameters together that trials carry."""
-
 
 class Grid:
     """A grid's points by ordinal, in the order of `shared.domain.grid.grid`.
 
-    Not sampled: the ticket's ordinal is the point, so none comes twice or is left out. The trials carry the attributes
-    of Optuna's own GridSampler, so that an ordinary Optuna script with the same values takes our points for visited,
-    unless the values are many: each trial has all of them.
+    Not sampled: the ticket's ordinal is the point, so none comes twice or is left out.
     """
 
     def __init__(
@@ -41,8 +36,7 @@ class Grid:
         self._names = list(space)
         self._values = {name: list(grid_values(space[name], points) or ()) for name in sorted(space)}
         self._size = math.prod(map(len, self._values.values()))
-        self._optuna_ids: list[int] = []
-        # Where some combinations are none, the others are counted by building them; Optuna's sampler has no such grid.
+        # Where some combinations are none, the others are counted by building them.
         self._listed = grid(space, points, constraints) if is_listed(space, constraints) else None
         if self._listed is not None:
             self._size = len(self._listed)
@@ -76,18 +70,4 @@ class Grid:
         for name, values in reversed(self._values.items()):
             rest, index = divmod(rest, len(values))
             params[name] = values[index]
-        params = {name: params[name] for name in self._names}
-        if sum(map(len, self._values.values())) > _MOST_KEPT:
-            return Sampled(params=params)
-        attrs = {"grid_id": self._optuna_id(ordinal), "search_space": self._values}
-        return Sampled(params=params, system_attrs=attrs)
-
-    def _optuna_id(self, ordinal: int) -> int:
-        """GridSampler shuffles the same product by seed 0 and counts in that order; a list shuffles by its length."""
-        if not self._optuna_ids:
-            shuffled = list(range(self._size))
-            np.random.RandomState(0).shuffle(shuffled)
-            self._optuna_ids = [0] * self._size
-            for optuna_id, original in enumerate(shuffled):
-                self._optuna_ids[original] = optuna_id
-        return self._optuna_ids[ordinal]
+        return Sampled(params={name: params[name] for name in self._names})

@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import InvalidInput, MissingExtra, SpaceExhausted, StudyConflict, UnknownStudy
@@ -315,34 +315,6 @@ def test_a_grids_ordinal_is_its_point() -> None:
 def test_a_continuous_grid_needs_points() -> None:
     with pytest.raises(InvalidInput, match=r"search_space\.x"):
         Grid(NUMERIC)
-
-
-def test_optunas_grid_sampler_takes_our_points_for_visited(optuna_store: OptunaStore) -> None:
-    # Given a grid of six, four points of which were started and finished
-    space: SearchSpace = {"width": Int(low=1, high=3), "optimizer": Categorical(choices=("adam", "sgd"))}
-    optuna_store.create_study("digits", "minimize")
-    study = optuna_store.open(spec_of(SamplerSpec(name="grid"), space))
-    for ordinal in (5, 0, 3, 2):
-        study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(0.5))
-
-    # When an ordinary script goes on with Optuna's own sampler, whose first ids are its trials' numbers
-    theirs = GridSampler({"optimizer": ["adam", "sgd"], "width": [1, 2, 3]})
-    left = {theirs._all_grids[grid_id] for grid_id in theirs._get_unvisited_grid_ids(study.optuna_study)}
-
-    # Then exactly the two others are left to it, and none once they were started here
-    assert left == {("adam", 2), ("sgd", 2)}
-    for ordinal in (1, 4):
-        study.finish_trial(study.start_trial(ordinal=ordinal).trial_id, completed(0.5))
-    assert theirs.is_exhausted(study.optuna_study)
-    with pytest.raises(SpaceExhausted):
-        study.start_trial(ordinal=6)
-
-
-def test_trials_of_a_large_grid_do_not_keep_all_of_its_values() -> None:
-    for count, kept in ((200, {"grid_id", "search_space"}), (201, set())):
-        spec = spec_of(SamplerSpec(name="brute_force"), {"n": Int(low=1, high=count)}, n_trials=count)
-        grid = Grid.of(spec)
-        assert grid is not None and grid.point(3).system_attrs.keys() == kept
 
 
 @pytest.mark.parametrize(

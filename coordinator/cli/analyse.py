@@ -20,7 +20,7 @@ from highnoon.coordinator.cli.command_io import (
 )
 from highnoon.coordinator.cli.reading import Reader, Storage, next_step, reading
 from highnoon.shared.domain.errors import InvalidInput, nearest
-from highnoon.shared.domain.space import written_form
+from highnoon.shared.domain.param import written_form
 
 if TYPE_CHECKING:
     from highnoon.coordinator.cli.comparison import Side

@@ -11,7 +11,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
 from highnoon.shared.domain.states import RETRIABLE
 
 if TYPE_CHECKING:
-    from highnoon.shared.domain.space import SearchSpace
+    from highnoon.shared.domain.param import SearchSpace
     from highnoon.shared.domain.trial import Params, ParamValue
     from highnoon.shared.store.study_records import StudyRecord
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.param import UNSET, Categorical, Int, Param, SearchSpace, listed_form
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
-from highnoon.shared.domain.space import KINDS, UNSET, Categorical, Int, Param, SearchSpace, listed_form, parse_param
+from highnoon.shared.domain.space import KINDS, parse_param
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.views.formats import param

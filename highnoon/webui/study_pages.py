@@ -8,7 +8,8 @@ from itertools import islice
 from fastapi import APIRouter, Request, Response
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
-from highnoon.shared.domain.space import listed_form, read_space
+from highnoon.shared.domain.param import listed_form
+from highnoon.shared.domain.space import read_space
 from highnoon.shared.domain.states import MESSAGE, TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store import steering

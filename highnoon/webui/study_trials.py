@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 
-from highnoon.shared.domain.space import SearchSpace
+from highnoon.shared.domain.param import SearchSpace
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store.study_view import StudyView

@@ -17,16 +17,7 @@ from highnoon.shared.domain import scalars
 from highnoon.shared.domain.conditions import condition_problems
 from highnoon.shared.domain.correction_hints import domain_for
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
-from highnoon.shared.domain.param import UNSET as UNSET
-from highnoon.shared.domain.param import Bool as Bool
-from highnoon.shared.domain.param import Categorical as Categorical
-from highnoon.shared.domain.param import Float as Float
-from highnoon.shared.domain.param import Int as Int
-from highnoon.shared.domain.param import Param as Param
-from highnoon.shared.domain.param import SearchSpace as SearchSpace
-from highnoon.shared.domain.param import listed_form as listed_form
-from highnoon.shared.domain.param import value_in as value_in
-from highnoon.shared.domain.param import written_form as written_form
+from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace, value_in, written_form
 from highnoon.shared.domain.scalars import Mistake
 from highnoon.shared.domain.trial import ParamValue
 

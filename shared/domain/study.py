@@ -18,11 +18,11 @@ from highnoon.shared.domain.extension import KEPT_CHECKPOINTS
 from highnoon.shared.domain.limits import MOST_FAILURES, MOST_PATIENCE
 from highnoon.shared.domain.memory_sizes import MemoryWishes
 from highnoon.shared.domain.objective_ref import ObjectiveRef
+from highnoon.shared.domain.param import SearchSpace, written_form
 from highnoon.shared.domain.param_constraints import ParamConstraint, parsed_constraints
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.strategy import Count, Natural, Strict
 from highnoon.shared.domain.study_hints import hint_for
 from highnoon.shared.domain.validation import Key, problems_in

@@ -18,11 +18,11 @@ from highnoon.shared.domain.grid import grid_problems
 from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_problem, warning_fraction_problem
 from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.param import Categorical, Float
+from highnoon.shared.domain.param import Categorical, Float, SearchSpace
 from highnoon.shared.domain.param_constraints import read_constraints as read_param_constraints
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.scalars import is_storable
-from highnoon.shared.domain.space import SearchSpace, read_space
+from highnoon.shared.domain.space import read_space
 from highnoon.shared.domain.strategy import several_problems
 from highnoon.shared.domain.study_hints import moved_up
 from highnoon.shared.domain.trial_environment import environment_problems

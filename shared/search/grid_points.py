@@ -9,8 +9,8 @@ import numpy as np
 
 from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
 from highnoon.shared.domain.grid import grid, grid_problems, grid_values, is_listed
+from highnoon.shared.domain.param import SearchSpace
 from highnoon.shared.domain.param_constraints import ParamConstraint
-from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.presampling import Sampled

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from optuna.distributions import BaseDistribution
 
 from highnoon.shared.domain.errors import InvalidInput, Problem, nearest
+from highnoon.shared.domain.param import SearchSpace, written_form
 from highnoon.shared.domain.scalars import Mistake, choice, is_storable
-from highnoon.shared.domain.space import SearchSpace, written_form
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.sampling_space import SamplingSpace

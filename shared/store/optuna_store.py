@@ -29,8 +29,8 @@ from highnoon.shared.domain.errors import (
     UserInputError,
 )
 from highnoon.shared.domain.metric_history import Curves, curves_in
+from highnoon.shared.domain.param import SearchSpace
 from highnoon.shared.domain.score import UNSCORED, Scoring
-from highnoon.shared.domain.space import SearchSpace
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
 from highnoon.shared.search.population import SegmentPruner

@@ -12,8 +12,9 @@ from typing import Any
 from optuna.storages import BaseStorage
 
 from highnoon.shared.domain.errors import StudyConflict
+from highnoon.shared.domain.param import SearchSpace, written_form
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import SearchSpace, read_space, written_form
+from highnoon.shared.domain.space import read_space
 from highnoon.shared.domain.space_change import REMEDY, refused_changes
 from highnoon.shared.search.samplers import Distributions
 from highnoon.shared.store.study_view import param_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from highnoon.shared.domain.lease import LostAttempt
+from highnoon.shared.domain.param import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.sampler_spec import SamplerSpec
-from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Params

@@ -11,8 +11,9 @@ import highnoon as hn
 from highnoon.shared.domain.conditions import active_part
 from highnoon.shared.domain.errors import InvalidInput, NoCompletedTrial, SpaceExhausted, StudyConflict
 from highnoon.shared.domain.lease import LostAttempt
+from highnoon.shared.domain.param import Bool, Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.sampler_spec import SamplerSpec
-from highnoon.shared.domain.space import Bool, Categorical, Float, Int, SearchSpace, parse_space
+from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome

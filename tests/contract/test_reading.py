@@ -12,7 +12,7 @@ from sqlalchemy import update
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
 from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.note import NoteChange
-from highnoon.shared.domain.space import Categorical, Int
+from highnoon.shared.domain.param import Categorical, Int
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.control import Control

@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import InvalidInput, MissingExtra, SpaceExhausted, StudyConflict, UnknownStudy
 from highnoon.shared.domain.grid import grid
+from highnoon.shared.domain.param import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report

@@ -12,10 +12,10 @@ import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from highnoon.shared.domain.errors import InvalidInput, InvariantBroken, StudyConflict, UnknownStudy, UserInputError
+from highnoon.shared.domain.param import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
 from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TrialState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.optuna_store import OptunaStore

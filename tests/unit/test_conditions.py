@@ -7,8 +7,9 @@ import pytest
 from highnoon.shared.domain.conditions import active_part, is_active, parents_first
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.grid import grid, grid_problems
+from highnoon.shared.domain.param import Bool, Categorical, Float, Int
 from highnoon.shared.domain.param_constraints import parsed_constraints
-from highnoon.shared.domain.space import Bool, Categorical, Float, Int, parse_space
+from highnoon.shared.domain.space import parse_space
 
 SPACE = parse_space(
     {

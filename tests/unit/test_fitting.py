@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from highnoon.shared.domain.space import Categorical, Float, Int, SearchSpace
+from highnoon.shared.domain.param import Categorical, Float, Int, SearchSpace
 from highnoon.shared.search.feasibility import chance_to_fit
 from highnoon.shared.search.samplers import distributions
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.grid import GRID_LIMIT, LISTED_LIMIT, grid, grid_problems, grid_size, grid_values
+from highnoon.shared.domain.param import Categorical, Float, Int, Param
 from highnoon.shared.domain.param_constraints import parsed_constraints
-from highnoon.shared.domain.space import Categorical, Float, Int, Param, parse_space
+from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import validate
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from highnoon.shared.domain.param import Bool, Categorical, Float, Int
 from highnoon.shared.domain.param_constraints import TEXT_LIMIT, broken, parsed_constraints, read_constraints
-from highnoon.shared.domain.space import Bool, Categorical, Float, Int, parse_space
+from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import validate
 
 SPACE = parse_space(

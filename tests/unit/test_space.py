@@ -11,8 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
+from highnoon.shared.domain.param import Bool, Categorical, Float, Int, Param, written_form
 from highnoon.shared.domain.scalars import EXACT
-from highnoon.shared.domain.space import Bool, Categorical, Float, Int, Param, parse_param, parse_space, written_form
+from highnoon.shared.domain.space import parse_param, parse_space
 
 
 @pytest.mark.parametrize(

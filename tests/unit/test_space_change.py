@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from highnoon.shared.domain.space import Bool, Categorical, Float, Int, Param, parse_space
+from highnoon.shared.domain.param import Bool, Categorical, Float, Int, Param
+from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.space_change import refused_changes
 
 BEFORE = {

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem
 from highnoon.shared.domain.limits import without_unmet_limits
+from highnoon.shared.domain.param import Categorical, Float, Int
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.scalars import is_json
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.space import Categorical, Float, Int
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.study_file import build_spec, load_study_file
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
-from highnoon.shared.domain.space import Categorical, parse_space
+from highnoon.shared.domain.param import Categorical
+from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.study_file import build_spec
 from highnoon.webui.forms import (

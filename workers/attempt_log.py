@@ -40,7 +40,7 @@ class AttemptLog:
             trial=lease.trial_number,
             ending=outcome.ending,
             disposition=None if disposition is Disposition.CLOSE else disposition,
-            value=outcome.shown,
+            value=outcome.logged_value,
             loss=outcome.loss if outcome.loss != outcome.value else None,
             size=outcome.params_count,
             seconds=outcome.duration_s,

@@ -194,7 +194,7 @@ def shown_in_flower(ended: EndedAttempt | None) -> str:
     text = f"study {ended.study}, trial {ended.trial}: {ended.outcome.ending}"
     if ended.outcome.ending in _WRONG:
         raise TrialFailed(f"{text}: {shortened(ended.outcome.message, 200)}")
-    value = ended.outcome.shown
+    value = ended.outcome.logged_value
     return text if value is None else f"{text} {value:g}" if isinstance(value, float) else f"{text} {value}"
 
 

@@ -278,7 +278,7 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
         study=spec.name,
         trial=started.number,
         state=OPTUNA_STATE[outcome.ending],
-        value=outcome.shown,
+        value=outcome.logged_value,
         loss=outcome.loss if outcome.loss != outcome.value else None,
         size=outcome.params_count,
         seconds=outcome.duration_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from highnoon.webui.rendering import Sent, authentication_of, shown
+from highnoon.webui.rendering import Sent, authentication_of, rendered
 from highnoon.webui.responses import redirect
 
 router = APIRouter(include_in_schema=False)
@@ -15,7 +15,7 @@ def login_page(request: Request) -> Response:
     """The form for the token."""
     if authentication_of(request).authenticator.is_open:
         return redirect("/hpo")
-    return shown(request, "login.html", {"next": _local(request.query_params.get("next", "")), "wrong": ""})
+    return rendered(request, "login.html", {"next": _local(request.query_params.get("next", "")), "wrong": ""})
 
 
 @router.post("/login")
@@ -25,7 +25,7 @@ def login(request: Request, sent: Sent) -> Response:
     holder = authentication.check_token(request, sent.get("token", "").strip())
     there = _local(sent.get("next", ""))
     if holder is None:
-        return shown(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
+        return rendered(request, "login.html", {"next": there, "wrong": "This token is not the right one."}, status=401)
     answer = redirect(there)
     session = authentication.authenticator.new_session(holder)
     answer.headers["set-cookie"] = authentication.cookie(session, secure=request.scope["scheme"] == "https")

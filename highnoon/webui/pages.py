@@ -14,7 +14,7 @@ from highnoon.shared.views.studies import STATES, StudySummary
 from highnoon.webui import forms
 from highnoon.webui.app_state import AppState, State
 from highnoon.webui.listing import StudyQuery, choose_studies
-from highnoon.webui.rendering import Sent, segment, shown, sparkline
+from highnoon.webui.rendering import Sent, rendered, segment, sparkline
 from highnoon.webui.responses import redirect
 
 router = APIRouter(include_in_schema=False)
@@ -40,7 +40,7 @@ def browse(request: Request, app: State, query: Annotated[StudyQuery, Query()]) 
         "states": STATES,
         "has_ledger": app.repository.has_ledger(),
     }
-    return shown(request, "studies.html", context)
+    return rendered(request, "studies.html", context)
 
 
 @router.get("/hpo/cluster")
@@ -52,7 +52,7 @@ def cluster(request: Request, app: State) -> Response:
         "flower_url": app.settings.flower_url,
         "may_drain": found is not None and not app.worker_actions.belong_to_start(),
     }
-    return shown(request, "cluster.html", context)
+    return rendered(request, "cluster.html", context)
 
 
 @router.post("/hpo/workers/{worker}/{act}")
@@ -96,7 +96,7 @@ def create_study(request: Request, app: State, sent: Sent) -> Response:
 @router.get("/docs")
 def docs(request: Request) -> Response:
     """The API, explained without files from elsewhere."""
-    return shown(request, "docs.html", {"schema": request.app.openapi()})
+    return rendered(request, "docs.html", {"schema": request.app.openapi()})
 
 
 def _form(request: Request, app: AppState, form: forms.StudyForm, *, status: int = 200) -> Response:
@@ -113,7 +113,7 @@ def _form(request: Request, app: AppState, form: forms.StudyForm, *, status: int
         "patterns": app.settings.objectives,
         "has_ledger": app.repository.has_ledger(),
     }
-    return shown(request, "new.html", context, status=status)
+    return rendered(request, "new.html", context, status=status)
 
 
 def spark(app: AppState, study: StudySummary) -> str:

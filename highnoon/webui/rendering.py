@@ -130,7 +130,7 @@ _environment.globals.update(asset=assets.address, cause_of=cause_of, ending_of=e
 _templates = Jinja2Templates(env=_environment)
 
 
-def shown(request: Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> Response:
+def rendered(request: Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> Response:
     """A page."""
     principal: Principal | None = getattr(request.state, "principal", None)
     common = {
@@ -150,7 +150,7 @@ def error_page(request: Request, status: int, detail: str, problems: Sequence[Pr
     titles = {404: "Not found", 409: "Not now", 422: "That cannot work", 503: "The database is away"}
     title = titles.get(status, HTTPStatus(status).phrase)
     context = {"status": status, "title": title, "detail": detail, "problems": problems}
-    return shown(request, "error.html", context, status=status)
+    return rendered(request, "error.html", context, status=status)
 
 
 async def form_fields(request: Request) -> dict[str, str]:

@@ -12,7 +12,7 @@ from highnoon.shared.views.formats import dumps
 from highnoon.shared.views.studies import differences
 from highnoon.webui.app_state import State
 from highnoon.webui.pages import spark
-from highnoon.webui.rendering import shown
+from highnoon.webui.rendering import rendered
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,7 +37,7 @@ def compare_studies(request: Request, app: State, study: Names = None) -> Respon
             for key, values in differences([one.spec for one in studies])
         ],
     }
-    return shown(request, "compare_studies.html", context)
+    return rendered(request, "compare_studies.html", context)
 
 
 def _metrics(best: Iterable[Trial | None]) -> list[str]:

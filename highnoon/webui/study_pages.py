@@ -18,7 +18,7 @@ from highnoon.shared.views.studies import StudySummary
 from highnoon.shared.views.trials import has_ended
 from highnoon.webui import forms
 from highnoon.webui.app_state import FreshStudy, KnownStudy, State
-from highnoon.webui.rendering import Sent, segment, shown
+from highnoon.webui.rendering import Sent, rendered, segment
 from highnoon.webui.responses import redirect
 from highnoon.webui.results import MOST_PARAMS
 from highnoon.webui.trial_pages import annotate
@@ -89,7 +89,7 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
         "formats": BEST,
         "most": MOST_PARAMS,
     }
-    return shown(request, "study.html", context)
+    return rendered(request, "study.html", context)
 
 
 def _newest_failure(trials: Sequence[Trial]) -> Trial | None:

@@ -20,7 +20,7 @@ from highnoon.shared.views.trials import metric_names
 from highnoon.webui import forms
 from highnoon.webui.app_state import AppState, FreshStudy, KnownStudy, KnownTrial, State, own_attempt
 from highnoon.webui.listing import TrialQuery, choose_trials
-from highnoon.webui.rendering import Sent, segment, shown
+from highnoon.webui.rendering import Sent, rendered, segment
 from highnoon.webui.responses import redirect
 
 router = APIRouter(include_in_schema=False)
@@ -74,7 +74,7 @@ def _trial_page(
         "variation": variation or {},
         "problems": {problem.key: str(problem).partition(": ")[2] for problem in problems},
     }
-    return shown(request, "trial.html", context, status=422 if problems else 200)
+    return rendered(request, "trial.html", context, status=422 if problems else 200)
 
 
 @router.get("/hpo/studies/{study:path}/trials")
@@ -94,7 +94,7 @@ def list_trials(request: Request, app: State, study: KnownStudy, query: Annotate
         "notes": app.notes(study),
         "states": [str(state) for state in TrialState],
     }
-    return shown(request, "trials.html", context)
+    return rendered(request, "trials.html", context)
 
 
 @router.get("/hpo/studies/{study:path}/compare")
@@ -109,7 +109,7 @@ def compare_trials(request: Request, app: State, study: KnownStudy, trial: Chose
         "names": list(dict.fromkeys(name for one in chosen for name in one.params)),
         "metrics": metric_names(chosen),
     }
-    return shown(request, "compare.html", context)
+    return rendered(request, "compare.html", context)
 
 
 @router.post("/hpo/studies/{study:path}/trials/{number:int}/retry")

@@ -66,7 +66,7 @@ class ParamConstraint:
             return False
 
 
-def read_constraints(written: object, space: SearchSpace | None) -> tuple[list[ParamConstraint], list[Problem]]:
+def read_param_constraints(written: object, space: SearchSpace | None) -> tuple[list[ParamConstraint], list[Problem]]:
     """The constraints, and what is wrong with others; never raises. Names are compared where the space is known."""
     if isinstance(written, str) or not isinstance(written, Iterable) or isinstance(written, Mapping):
         message = "must be a list of constraints"
@@ -86,7 +86,7 @@ def read_constraints(written: object, space: SearchSpace | None) -> tuple[list[P
 
 
 def parsed_constraints(texts: Iterable[str]) -> tuple[ParamConstraint, ...]:
-    """Of texts that `read_constraints` has accepted."""
+    """Of texts that `read_param_constraints` has accepted."""
     return tuple(map(_parsed, texts))
 
 

@@ -19,7 +19,7 @@ from highnoon.shared.domain.memory_sizes import memory_limit, memory_limit_probl
 from highnoon.shared.domain.notification import notify_problems, notify_table
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.param import Categorical, Float, SearchSpace
-from highnoon.shared.domain.param_constraints import read_constraints as read_param_constraints
+from highnoon.shared.domain.param_constraints import read_param_constraints
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.scalars import is_storable
 from highnoon.shared.domain.space import read_space

@@ -101,7 +101,7 @@ class Outcome:
     """Files that are in the store by now: the trial's attributes name them from its end on."""
 
     @property
-    def shown(self) -> str | float | None:
+    def logged_value(self) -> str | float | None:
         """The value, or the values as text, for a log."""
         return " ".join(f"{value:.6g}" for value in self.values) or self.value
 

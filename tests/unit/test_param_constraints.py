@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from highnoon.shared.domain.param import Bool, Categorical, Float, Int
-from highnoon.shared.domain.param_constraints import TEXT_LIMIT, broken, parsed_constraints, read_constraints
+from highnoon.shared.domain.param_constraints import TEXT_LIMIT, broken, parsed_constraints, read_param_constraints
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import validate
 
@@ -66,14 +66,14 @@ def test_decides_on_points_also_without_an_inactive_parameter(text: str, point: 
     ],
 )
 def test_refuses_everything_else(text: object, message: str) -> None:
-    constraints, problems = read_constraints([text], SPACE)
+    constraints, problems = read_param_constraints([text], SPACE)
     assert not constraints and message in str(problems[0])
     assert problems[0].hint
 
 
 @pytest.mark.parametrize("written", ["a <= b", 3, None, {"a": "b"}])
 def test_a_study_wants_a_list_of_them(written: object) -> None:
-    _, problems = read_constraints(written, SPACE)
+    _, problems = read_param_constraints(written, SPACE)
     assert "must be a list of constraints" in str(problems[0])
 
 

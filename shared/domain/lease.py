@@ -79,7 +79,7 @@ class LostAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class EnqueuedTrial:
     """An enqueued Optuna trial: what a person fixed, in Optuna's external representation."""
 
     trial_id: int
@@ -107,7 +107,7 @@ class Candidate:
     infrastructure_failures: int
     errors: int
     before: LostAttempt | None = None
-    waiting: Waiting | None = None
+    waiting: EnqueuedTrial | None = None
     must_be_alone: bool = False
     """A neighbour's memory has ended an attempt of it before: the next one has its node to itself."""
     checkpoint: Checkpoint | None = None

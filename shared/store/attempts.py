@@ -21,12 +21,12 @@ from highnoon.shared.domain.lease import (
     RETRY_DELAY_S,
     Candidate,
     Disposition,
+    EnqueuedTrial,
     Holder,
     Lease,
     LostAttempt,
     Progress,
     StartRefusal,
-    Waiting,
     Wish,
 )
 from highnoon.shared.domain.limits import without_unmet_limits
@@ -243,7 +243,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     if row["waiting_id"] is not None:
         from highnoon.shared.store.optuna_trials import extension_of, fixed_params
 
-        waiting = Waiting(
+        waiting = EnqueuedTrial(
             trial_id=row["waiting_id"],
             number=row["waiting_number"],
             fixed=fixed_params(row["waiting_fixed"], row["waiting_params"] or ()),

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.artifact import Artifact, artifacts_in
 from highnoon.shared.domain.errors import UnknownStudy
-from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.lease import EnqueuedTrial
 from highnoon.shared.domain.metric_history import METRIC_HISTORY
 from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.states import TrialState as States
@@ -35,13 +35,13 @@ class MemoryTrials:
         self._storage = storage
         self._study_id = study_id
 
-    def waiting(self) -> Waiting | None:
+    def waiting(self) -> EnqueuedTrial | None:
         """As Trials describes it."""
         trial = next(iter(self._all(TrialState.WAITING)), None)
         if trial is None:
             return None
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        return Waiting(trial_id=trial._trial_id, number=trial.number, fixed=fixed)
+        return EnqueuedTrial(trial_id=trial._trial_id, number=trial.number, fixed=fixed)
 
     def start(self, new: NewTrial) -> StartedTrial | None:
         """As Trials describes it."""

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, Insert, delete, insert, select
 
 from highnoon.shared.domain.artifact import Artifact, artifacts_in
 from highnoon.shared.domain.errors import UnknownStudy
-from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.lease import EnqueuedTrial
 from highnoon.shared.domain.states import TrialState as States
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.samplers import Distributions
@@ -51,7 +51,7 @@ class SqlTrials:
         self._upsert_user_attrs = statements.upsert_attrs(engine, user_attrs)
         self._upsert_system_attrs = statements.upsert_attrs(engine, system_attrs)
 
-    def waiting(self) -> Waiting | None:
+    def waiting(self) -> EnqueuedTrial | None:
         """As Trials describes it."""
         with autocommit(self._engine) as connection:
             row = connection.execute(statements.FIRST_WAITING, self._study).first()
@@ -61,7 +61,7 @@ class SqlTrials:
             stored = connection.execute(statements.STORED_PARAMS, {"trial": row.trial_id}).all()
             extension = extension_of(connection.scalar(statements.ENQUEUED_EXTENSION, {"trial": row.trial_id}))
         fixed = fixed_params(enqueued, stored)
-        return Waiting(trial_id=row.trial_id, number=row.number, fixed=fixed, extension=extension)
+        return EnqueuedTrial(trial_id=row.trial_id, number=row.number, fixed=fixed, extension=extension)
 
     def start(self, new: NewTrial) -> StartedTrial | None:
         """As Trials describes it."""

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import InvariantBroken
 from highnoon.shared.domain.extension import EXTENDS, EXTENSION, Extension
-from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.lease import EnqueuedTrial, LostAttempt
 from highnoon.shared.domain.metric_history import METRIC_HISTORY, history_text
 from highnoon.shared.domain.note import Note, NoteChange
 from highnoon.shared.domain.states import TrialState
@@ -105,7 +105,12 @@ class OptunaStudy(StudyReader):
 
     @in_error_boundary
     def choose(
-        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: ReadCheckpoints = None
+        self,
+        *,
+        ordinal: int,
+        waiting: EnqueuedTrial | None,
+        before: LostAttempt | None = None,
+        kept: ReadCheckpoints = None,
     ) -> NewTrial:
         """The point of a ticket's next attempt, before anything of it is written. Raises SpaceExhausted.
 

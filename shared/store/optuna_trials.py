@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.artifact import ARTIFACT, Artifact
 from highnoon.shared.domain.extension import EXTENSION, Extension
-from highnoon.shared.domain.lease import Waiting
+from highnoon.shared.domain.lease import EnqueuedTrial
 from highnoon.shared.domain.metric_history import METRIC_HISTORY
 from highnoon.shared.domain.states import TrialState
 from highnoon.shared.domain.trial import Params, Report, Trial
@@ -94,7 +94,7 @@ OrdinalSource = Callable[[int], FreeOrdinal]
 class Trials(Protocol):
     """The trials of one study. Each act is one transaction where there are transactions."""
 
-    def waiting(self) -> Waiting | None:
+    def waiting(self) -> EnqueuedTrial | None:
         """The oldest enqueued trial, without a lock."""
 
     def start(self, new: NewTrial) -> StartedTrial | None:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import InvalidInput, SpaceExhausted
 from highnoon.shared.domain.extension import EXTENSION, Extension
-from highnoon.shared.domain.lease import LostAttempt, Waiting
+from highnoon.shared.domain.lease import EnqueuedTrial, LostAttempt
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.runtime.logs import event
@@ -71,7 +71,12 @@ class PointChooser:
         self._has_warned = False
 
     def choose(
-        self, *, ordinal: int, waiting: Waiting | None, before: LostAttempt | None = None, kept: ReadCheckpoints = None
+        self,
+        *,
+        ordinal: int,
+        waiting: EnqueuedTrial | None,
+        before: LostAttempt | None = None,
+        kept: ReadCheckpoints = None,
     ) -> NewTrial:
         """As `OptunaStudy.choose` describes it."""
         if self._spec.defines_by_run:
@@ -144,7 +149,7 @@ class PointChooser:
             "extension": extension_in(failed),
         }
 
-    def _undefined(self, waiting: Waiting | None, before: LostAttempt | None) -> NewTrial:
+    def _undefined(self, waiting: EnqueuedTrial | None, before: LostAttempt | None) -> NewTrial:
         if before is not None:
             return NewTrial(params=before.params, distributions={}, **self._inherited(before, {}))
         while waiting is not None:
@@ -183,7 +188,7 @@ class PointChooser:
         seed = None if self._seeds_itself else seed_of(self._spec.seed, ordinal)
         return sample(self._study, space or self._space, seed=seed, fixed=fixed, ordinal=ordinal, known=self._known)
 
-    def _new(self, point: Sampled, waiting: Waiting | None = None) -> NewTrial:
+    def _new(self, point: Sampled, waiting: EnqueuedTrial | None = None) -> NewTrial:
         return NewTrial(
             params=point.params,
             distributions=self._space.domains,
@@ -192,7 +197,7 @@ class PointChooser:
             extension=None if waiting is None else waiting.extension,
         )
 
-    def _fail_waiting(self, waiting: Waiting, reason: object) -> None:
+    def _fail_waiting(self, waiting: EnqueuedTrial, reason: object) -> None:
         self._trials.finish(waiting.trial_id, failure(str(reason)))
         event(
             logger,

@@ -86,8 +86,8 @@ class Home:
             return _STATE.validate_json(self._state.read_bytes())
         except FileNotFoundError:
             return State()
-        except ValueError as error:
-            raise EmbeddedServiceError(f"{self._state} is not ours or damaged ({error}); move it away") from error
+        except ValueError:  # it quotes what it was given, which holds passwords
+            raise EmbeddedServiceError(f"{self._state} is not ours or damaged; move it away") from None
 
     def save(self, state: State) -> None:
         """Writes the state whole or not at all, readable by its owner only."""

@@ -16,9 +16,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.runtime.environment_record import EnvironmentRecord
@@ -34,8 +33,6 @@ _ORDER_CHARS = 32
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One boot of one worker. `worker_id` is random, so that a restarted node is never taken for its predecessor."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(hide_input_in_errors=True)  # it holds secrets
 
     slots: int
     resources: tuple[str, ...]
@@ -58,8 +55,11 @@ class Node:
 
     @staticmethod
     def from_json(text: str) -> Node:
-        """The inverse of `to_json`."""
-        return _NODE.validate_json(text)
+        """The inverse of `to_json`. Raises ValueError."""
+        try:
+            return _NODE.validate_json(text)
+        except ValueError:  # it quotes what it was given, which holds secrets
+            raise ValueError("no node came through the pipe from the agent") from None
 
     @property
     def folder(self) -> Path:

@@ -110,7 +110,7 @@ class EnterpriseMemoryManager:
         calm_s = min(LONGEST_PAUSE_S, max(CALM_CHECK_EVERY_S, fill_s(headroom_bytes)))
         self._check_at = self._clock() + (calm_s if headroom_bytes > 0 else CHECK_EVERY_S)
         if verdict.kind is Kind.STOP:
-            raise TrialStopped(stop_message(verdict), constraint=verdict.excess)
+            raise TrialStopped(stop_message(verdict), constraint=verdict.excess, cause=verdict.cause)
 
     def check(self) -> Verdict:
         """Reads, logs and mitigates now; leaves a stop to the caller.

@@ -41,7 +41,7 @@ _ENDINGS = (
     (Ending.PRUNED, None, "", 26),
     (Ending.FAILED, "exception", "ValueError: loss is <nan> at step 3", 5),
     (Ending.FAILED, "exited", "the process left with status 1", 1),
-    (Ending.STOPPED, "sustained_high_memory_rising", "needed 3.9 GB of 4 GB", 3),
+    (Ending.STOPPED, "memory_guard", "needed 3.9 GB of 4 GB", 3),
     (Ending.TIMED_OUT, "timeout", "ran for more than 60 s", 2),
     (Ending.KILLED, "signal", "SIGKILL from outside", 1),
 )

@@ -10,7 +10,7 @@ from itertools import groupby
 from rich.console import Console
 
 from highnoon.coordinator.cli.tables import front_table, near, params_table, result_of
-from highnoon.shared.domain.states import RETRIABLE, Ending, StudyState
+from highnoon.shared.domain.states import MEMORY_CAUSES, RETRIABLE, Ending, StudyState
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord, AttemptSummary
@@ -19,8 +19,6 @@ from highnoon.shared.views.formats import plural
 from highnoon.shared.views.studies import StudySummary
 
 WRONG = RETRIABLE - {Ending.STOPPED}
-_PARAM_BUDGET = "param_budget"
-"""The only stop that is not for memory."""
 
 _MISSED = RETRIABLE | {Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those without a fault."""
@@ -97,7 +95,7 @@ def _kind(attempt: AttemptRecord) -> str:
 
 def _reason(attempt: AttemptSummary) -> str:
     message = textwrap.shorten(attempt.message or "", _MOST_OF_A_MESSAGE, placeholder=" …")
-    if attempt.ending is Ending.STOPPED and attempt.cause != _PARAM_BUDGET:
+    if attempt.ending is Ending.STOPPED and attempt.cause in MEMORY_CAUSES:
         # Its message begins with the cause.
         return f"stopped: memory, {message or attempt.cause}"
     return ": ".join(filter(None, [attempt.cause, message]))

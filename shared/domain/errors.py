@@ -234,11 +234,13 @@ class TrialStopped(TrialSignal):
     """The trial must not go on; the argument is the reason. Raised inside `report`, `should_prune`, `report_params`.
 
     `constraint` is by how much it missed what it had to keep, as a share of that: above 0, for the sampler.
+    `cause` is the class of the reason, for machines; leave it out in code of your own.
     """
 
-    def __init__(self, reason: str = "", *, constraint: float | None = None) -> None:
+    def __init__(self, reason: str = "", *, constraint: float | None = None, cause: str = "stopped") -> None:
         super().__init__(reason)
         self.constraint = constraint
+        self.cause = cause
 
 
 class TrialCancelled(TrialSignal):

@@ -77,7 +77,7 @@ class Ending(StrEnum):
     PRUNED = "pruned"
     """The objective raised TrialPruned."""
     STOPPED = "stopped"
-    """It did not fit into memory, by its own doing."""
+    """It did not fit into memory by its own doing, or into a hard budget, or its objective raised TrialStopped."""
     FAILED = "failed"
     """The objective raised, returned nonsense, exited or crashed by itself."""
     TIMED_OUT = "timed_out"
@@ -138,7 +138,7 @@ _CAUSES = MEMORY_CAUSES | {
 
 
 def counted_cause(cause: str | None) -> str:
-    """A cause by which attempts may be counted: one of ours, or `other`. An objective makes as many as it likes."""
+    """A cause by which attempts may be counted: one of ours, or `other` for what a trial's process has made up."""
     return "other" if cause and cause not in _CAUSES else cause or ""
 
 

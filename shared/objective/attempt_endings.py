@@ -19,9 +19,6 @@ from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
 from highnoon.shared.domain.trial import Outcome, Params
 
-_LONGEST_CAUSE = 40
-"""As the ledger keeps it; a reason of the user's own may be any text."""
-
 
 def outcome_of_exception(error: BaseException, params: Params, last: float | None) -> Outcome:
     """How an attempt ended whose objective raised this; `last` is the score of its last report, None for NaN."""
@@ -39,9 +36,8 @@ def _early_end(error: BaseException, last: float | None) -> Outcome | None:
     if isinstance(error, pruned_types()):
         return Outcome(ending=Ending.PRUNED, value=last, cause="pruner", message=storable(text_of(error)))
     if isinstance(error, TrialStopped):
-        reason = storable(text_of(error))
-        cause = reason.partition(":")[0][:_LONGEST_CAUSE] or "stopped"
-        return Outcome(ending=Ending.STOPPED, value=last, cause=cause, message=reason, constraint=error.constraint)
+        message, constraint = storable(text_of(error)), error.constraint
+        return Outcome(ending=Ending.STOPPED, value=last, cause=error.cause, message=message, constraint=constraint)
     if isinstance(error, TrialCancelled):
         return Outcome(ending=Ending.CANCELLED, cause="cancelled", message=storable(text_of(error)))
     return None

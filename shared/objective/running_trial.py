@@ -239,8 +239,9 @@ class RunningTrial:
         excess = self._scoring.excess(self.count.total) if self.count else None
         if self.count is not None and excess is not None:
             raise TrialStopped(
-                f"param_budget: {self.count.total:,} parameters, {self._scoring.param_budget:,} allowed",
+                f"{self.count.total:,} parameters, {self._scoring.param_budget:,} allowed",
                 constraint=excess,
+                cause="param_budget",
             )
 
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from highnoon.shared.domain.errors import InvariantBroken
-from highnoon.shared.domain.states import CAUSE, ENDING, MESSAGE, OPTUNA_STATE, TRACEBACK, Ending, TrialState
+from highnoon.shared.domain.states import (
+    CAUSE,
+    ENDING,
+    MEMORY_CAUSES,
+    MESSAGE,
+    OPTUNA_STATE,
+    TRACEBACK,
+    Ending,
+    TrialState,
+)
 from highnoon.shared.domain.tracebacks import TRACEBACK_LIMIT, shortened
 from highnoon.shared.domain.trial import Outcome
 
@@ -20,9 +29,6 @@ SCORE = "highnoon:score"
 
 CONSTRAINT = "constraints:"
 """Optuna's prefix of a constraint's name; above 0 is infeasible, so that samplers leave the region."""
-
-_NAMED = {"param_budget": "param_budget"}
-"""The constraint that a cause of a stop stands for. All others are of one kind: it did not fit into memory."""
 
 _LEAST_MISS = 1e-3
 """A stop is a miss, also where what was measured last was just within bounds."""
@@ -95,11 +101,13 @@ def _value(outcome: Outcome) -> float | None:
 
 
 def _constraints(outcome: Outcome) -> dict[str, float]:
-    """How far the trial is from each constraint; a stopped one 1.0 where it was not measured."""
+    """How far the trial is from each constraint; one that memory has stopped 1.0 where it was not measured."""
     if outcome.ending is not Ending.STOPPED:
         return {CONSTRAINT + name: miss for name, miss in outcome.misses.items()}
-    missed_by = 1.0 if outcome.constraint is None else max(outcome.constraint, _LEAST_MISS)
-    return {CONSTRAINT + _NAMED.get(outcome.cause or "", "memory"): missed_by}
+    is_memory = outcome.cause in MEMORY_CAUSES
+    missed_by = 1.0 if is_memory and outcome.constraint is None else outcome.constraint
+    name = "memory" if is_memory else outcome.cause
+    return {} if missed_by is None else {f"{CONSTRAINT}{name}": max(missed_by, _LEAST_MISS)}
 
 
 def _measured(outcome: Outcome) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class StudySummary:
 
     @property
     def stopped(self) -> int:
-        """Trials that a person has stopped. `endings["stopped"]` are those that memory has: `pruned` counts them."""
+        """Trials that a person has stopped. `endings["stopped"]` are others, for memory: `pruned` counts them."""
         return self.closed - self.complete - self.pruned - self.failed
 
     @property

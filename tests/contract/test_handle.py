@@ -167,7 +167,7 @@ def test_what_did_not_fit_into_memory_is_retried_from_the_command_line(
 ) -> None:
     monkeypatch.setenv("HIGHNOON_DATABASE_URL", ledger.access.url)
     monkeypatch.setenv("HIGHNOON_REDIS_URL", "redis://127.0.0.1:1/0")
-    stopped = ledger.run(ledger.tickets(study)[1], Outcome(ending=Ending.STOPPED, cause="memory"))
+    stopped = ledger.run(ledger.tickets(study)[1], Outcome(ending=Ending.STOPPED, cause="memory_limit"))
     steer.retry("digits", [stopped.trial_number])
     assert ledger.state(stopped.ticket_id) == "waiting"
 

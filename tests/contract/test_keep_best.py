@@ -117,7 +117,7 @@ def test_only_the_best_trials_keep_their_artifacts(
         Outcome(ending=Ending.COMPLETED, value=0.1),
         FAILED,
         Outcome(ending=Ending.COMPLETED, value=0.2),
-        Outcome(ending=Ending.STOPPED, value=0.0, cause="rss", constraint=0.5),
+        Outcome(ending=Ending.STOPPED, value=0.0, cause="memory_limit", constraint=0.5),
     ]
     for number, (ticket, outcome) in enumerate(zip(ledger.tickets(study), outcomes, strict=True)):
         lease = ledger.start(ticket)

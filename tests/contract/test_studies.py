@@ -411,7 +411,7 @@ def test_completed_without_a_number_is_a_broken_invariant(study: OptunaStudy, va
 def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
     asked = study.start_trial(ordinal=0)
     study.report(asked.trial_id, Report(step=0, value=0.001))
-    study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause="sustained_high_memory_rising"))
+    study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause="out_of_memory"))
     (frozen,) = study.optuna_study.get_trials()
     assert frozen.constraints == {"memory": 1.0}
     assert frozen.state is optuna.trial.TrialState.PRUNED
@@ -419,11 +419,11 @@ def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
 
 
 def test_a_stop_stores_by_how_much_it_missed(study: OptunaStudy) -> None:
-    for constraint, cause in ((0.5, "param_budget"), (2.0, "limit"), (-0.1, "limit")):
+    for constraint, cause in ((0.5, "param_budget"), (2.0, "memory_limit"), (-0.1, "swap"), (0.2, "stopped")):
         asked = study.start_trial(ordinal=0)
         study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause=cause, constraint=constraint))
     found = [frozen.constraints for frozen in study.optuna_study.get_trials()]
-    assert found == [{"param_budget": 0.5}, {"memory": 2.0}, {"memory": 0.001}]
+    assert found == [{"param_budget": 0.5}, {"memory": 2.0}, {"memory": 0.001}, {"stopped": 0.2}]
 
 
 def test_loss_size_and_score_are_kept_beside_the_value(study: OptunaStudy) -> None:

@@ -24,6 +24,7 @@ from highnoon.shared.domain.trial import MetricHistory, Outcome
 from highnoon.shared.objective import running_trial
 from highnoon.shared.objective import trial_context as current
 from highnoon.shared.objective.attempt import Objective, run_attempt
+from highnoon.shared.store.trial_results import trial_result
 
 
 class RecordingChannel:
@@ -359,10 +360,10 @@ def test_stopped_and_cancelled_carry_their_reason() -> None:
     def objective(params: dict[str, Any]) -> None:
         current.channel().report(0.5, 0)
 
-    stopped = attempt(objective, RecordingChannel(raises=TrialStopped("swap_spike:600.0MB")))
+    stopped = attempt(objective, RecordingChannel(raises=TrialStopped("swap: 600 MB", cause="swap")))
     cancelled = attempt(objective, RecordingChannel(raises=TrialCancelled("the study was cancelled")))
 
-    assert (stopped.ending, stopped.cause, stopped.message) == (Ending.STOPPED, "swap_spike", "swap_spike:600.0MB")
+    assert (stopped.ending, stopped.cause, stopped.message) == (Ending.STOPPED, "swap", "swap: 600 MB")
     assert (cancelled.ending, cancelled.message) == (Ending.CANCELLED, "the study was cancelled")
 
 
@@ -625,7 +626,7 @@ def test_beyond_a_hard_budget_a_trial_ends_before_training() -> None:
     outcome = attempt(sized(0.1, reports=3, params=1500), channel, HARD)
 
     assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "param_budget", 0.5)
-    assert outcome.message == "param_budget: 1,500 parameters, 1,000 allowed"
+    assert outcome.message == "1,500 parameters, 1,000 allowed"
     assert (outcome.params_count, outcome.value) == (1500, None)
     assert channel.heard == []
 
@@ -646,15 +647,16 @@ def test_within_a_hard_budget_nothing_is_stopped() -> None:
 
 
 def test_a_stop_carries_how_far_it_was_from_feasible() -> None:
-    outcome = attempt(raising(TrialStopped("memory_forecast: 3 GB", constraint=0.5)))
+    outcome = attempt(raising(TrialStopped("memory_forecast: 3 GB", cause="memory_forecast", constraint=0.5)))
 
     assert (outcome.ending, outcome.cause, outcome.constraint) == (Ending.STOPPED, "memory_forecast", 0.5)
 
 
-def test_a_stop_for_any_reason_of_the_users_own_has_a_cause_that_the_ledger_can_keep() -> None:
-    reason = "the validation set turned out to be the training set after all"
+@pytest.mark.parametrize("reason", ["plateau: no progress", "memory_guard: no, the validation set is too small", ""])
+def test_a_stop_by_the_objective_has_one_cause_whatever_its_reason(reason: str) -> None:
     outcome = attempt(raising(TrialStopped(reason)))
-    assert (outcome.ending, outcome.cause, outcome.message) == (Ending.STOPPED, reason[:40], reason)
+    assert (outcome.ending, outcome.cause, outcome.message) == (Ending.STOPPED, "stopped", reason)
+    assert trial_result(outcome).system_attrs == {}, "no constraint: it is no limit that it missed"
 
 
 def test_logged_and_returned_numbers_are_kept_with_the_outcome(

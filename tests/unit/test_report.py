@@ -253,13 +253,17 @@ def test_a_trial_that_was_tried_again_names_the_other_one() -> None:
         attempt(2, Ending.KILLED, **killed),
         attempt(4, Ending.KILLED, attempt=2, **killed),
         attempt(None, Ending.LOST, ticket_id=6, cause="lost"),
-        attempt(9, Ending.STOPPED, ticket_id=6, attempt=2, cause="memory", message="memory: over 2 GiB"),
+        attempt(9, Ending.STOPPED, ticket_id=6, attempt=2, cause="swap", message="swap: over 2 GiB"),
+        attempt(10, Ending.STOPPED, ticket_id=7, cause="stopped", message="plateau: no progress"),
+        attempt(11, Ending.STOPPED, ticket_id=8, cause="param_budget", message="1,500 parameters, 1,000 allowed"),
     ]
     assert notes(attempts) == {
         2: "signal: killed by SIGKILL; tried again as trial 4",
         4: "trial 2 again; signal: killed by SIGKILL; tried again as trial 8",
         8: "trial 4 again",
-        9: "stopped: memory, memory: over 2 GiB",
+        9: "stopped: memory, swap: over 2 GiB",
+        10: "stopped: plateau: no progress",
+        11: "param_budget: 1,500 parameters, 1,000 allowed",
     }
 
 

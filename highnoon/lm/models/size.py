@@ -196,7 +196,8 @@ def _refuse(need_bytes: int, config: ModelConfig, what: str) -> None:
     size = f"{said(need_bytes)} ({count_parameters(config):,} parameters)"
     need = f"{what} would take about {size}, limit {said(limit_bytes)}"
     if is_trial_running():
-        raise TrialStopped(f"memory_forecast: {need}", constraint=need_bytes / limit_bytes - 1)
+        message, constraint = f"memory_forecast: {need}", need_bytes / limit_bytes - 1
+        raise TrialStopped(message, constraint=constraint, cause="memory_forecast")
     raise DoesNotFit(
         f"the model does not fit into memory: {need}. Choose a smaller batch_size or max_seq_length, fewer "
         "num_reasoning_blocks or num_moe_experts, a smaller embedding_dim or vocab_size, or a machine with more memory"

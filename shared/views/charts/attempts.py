@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import MEMORY_CAUSES, Ending
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts.figure import Figure, FigureInput, horizontal_bars, left_out, nothing, scatter
 from highnoon.shared.views.formats import duration
@@ -84,7 +84,7 @@ def memory(asked: FigureInput) -> Figure:
         ("in bounds", False, {"color": "$accent", "size": 5, "opacity": 0.75}),
         ("stopped for it", True, {"color": "$stopped", "size": 10, "symbol": "x"}),
     ):
-        spans = [span for span in measured if (span.ending is Ending.STOPPED) is wanted]
+        spans = [span for span in measured if (span.ending is Ending.STOPPED and span.cause in MEMORY_CAUSES) is wanted]
         points = [(span.trial_number or 0, (span.peak_bytes or 0) / 1e9) for span in spans]
         if points:
             data.append(scatter(label, points, marker=marker))

@@ -24,6 +24,7 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.errors import TrialCancelled, TrialStopped
 from highnoon.shared.domain.memory_sizes import memory_limit
+from highnoon.shared.domain.states import Cause
 from highnoon.shared.memory.guard import Kind, MemoryGuard, Mitigation, Verdict
 from highnoon.shared.memory.policy import MemoryPolicy, check_settings, fill_s
 from highnoon.shared.memory.poller import MemoryPoller, MemorySample
@@ -237,7 +238,7 @@ def lines_of(verdict: Verdict) -> list[str]:
             f"{PREFIX}WARNING ({verdict.count}/{verdict.grace}): System memory at {verdict.usage:.1%} "
             f"(process={_mb(verdict.process_bytes)}MB), trend={verdict.trend}"
         )
-    if verdict.kind is Kind.STOP and verdict.cause == "swap":
+    if verdict.kind is Kind.STOP and verdict.cause == Cause.SWAP:
         change = verdict.reason.partition(":")[2]
         lines.append(f"{PREFIX}CRITICAL: Swap spike of {change}, {_mb(verdict.swap_used_bytes)}MB in use, stopping")
     elif verdict.kind is Kind.STOP:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from highnoon.shared.domain.lease import Disposition, Lease, RetryPolicy, dispose, retry_delay_s
-from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS
+from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Cause
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
-from highnoon.workers.disk import FULL
 
 DISK_FULL_S = 1.0
 """How long a ticket waits that a node without room has handed back."""
@@ -29,4 +28,4 @@ class Decision:
         disposition = dispose(outcome, infrastructure_failures=failures, errors=lease.errors, policy=policy)
         if disposition is Disposition.RETRY and outcome.ending in INFRASTRUCTURE_ENDINGS:
             return cls(disposition=disposition, delay_s=retry_delay_s(failures, outcome.cause))
-        return cls(disposition=disposition, delay_s=DISK_FULL_S if outcome.cause == FULL else 0.0)
+        return cls(disposition=disposition, delay_s=DISK_FULL_S if outcome.cause == Cause.DISK else 0.0)

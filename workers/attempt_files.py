@@ -8,7 +8,7 @@ from pathlib import Path
 from highnoon.shared.domain.errors import FileStoreError
 from highnoon.shared.domain.extension import EXTENDABLE
 from highnoon.shared.domain.lease import Disposition, Lease
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.workers.node import Node
 from highnoon.workers.trial.checkpoints import TicketCheckpoints
@@ -47,7 +47,7 @@ class AttemptFiles:
     def outcome_without(self, error: FileStoreError) -> Outcome:
         """Of an attempt that `begun_checkpoints` let not begin: handed back where its node shuts down meanwhile."""
         is_drained = self._node.drain.is_due()
-        ending, cause = (Ending.RELEASED, "drain") if is_drained else (Ending.LOST, "checkpoint")
+        ending, cause = (Ending.RELEASED, Cause.DRAIN) if is_drained else (Ending.LOST, Cause.CHECKPOINT)
         return Outcome(ending=ending, cause=cause, message=str(error))
 
     def added_to(self, outcome: Outcome, disposition: Disposition, *, keeps_checkpoint: bool) -> Outcome:

@@ -10,8 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-FULL = "disk"
-"""The cause of an attempt that was handed back for this."""
+from highnoon.shared.domain.states import Cause
 
 _PROBE_BYTES = 1 << 20
 _ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -31,5 +30,5 @@ def disk_trouble(*folders: Path) -> str | None:
                 probe.write(bytes(_PROBE_BYTES))
                 probe.flush()
         except OSError as error:
-            return f"{FULL}: {folder} cannot be written ({error.strerror or os.strerror(error.errno or 0)})"
+            return f"{Cause.DISK}: {folder} cannot be written ({error.strerror or os.strerror(error.errno or 0)})"
     return None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from highnoon.shared.domain.errors import RowLocked
-from highnoon.shared.domain.states import WorkerState
+from highnoon.shared.domain.states import Cause, WorkerState
 from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.memory.kernel_files import KernelFiles
@@ -32,7 +32,7 @@ from highnoon.shared.store.database import Database
 from highnoon.shared.store.node_queries import NodeQueries
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.studies import Studies
-from highnoon.workers.disk import FULL, disk_trouble
+from highnoon.workers.disk import disk_trouble
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.leftovers import remove_old_checkpoints, remove_stray_scratch
 from highnoon.workers.node import Node, dead_nodes
@@ -91,7 +91,7 @@ class NodeRecord:
         if state is active and trouble is not None and move([active], out, trouble):
             state = out
         # By the row, not by what this process remembers: the answer to the first move may have been lost.
-        elif state is out and trouble is None and move([out], active, reason_before=f"{FULL}:"):
+        elif state is out and trouble is None and move([out], active, reason_before=f"{Cause.DISK}:"):
             state = active
         return Beat(state, self._idle is not None and self._idle.is_due(), trouble)
 

@@ -27,7 +27,7 @@ from celery.signals import worker_before_create_process, worker_process_init, wo
 
 from highnoon.shared.domain.errors import HighNoonError
 from highnoon.shared.domain.messages import PROTOCOL_VERSION, RUN_TRIAL_TASK, RunTrial, queue_name
-from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending
+from highnoon.shared.domain.states import WENT_WRONG
 from highnoon.shared.domain.tracebacks import shortened
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.objective.seeds import seed_libraries
@@ -48,7 +48,6 @@ from highnoon.workers.trial.fork_server import ForkServer
 _log = logging.getLogger("highnoon.workers.pool")
 
 _DECLINED_S = 10.0
-_WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS}) - {Ending.RELEASED}
 
 
 class TrialFailed(Exception):
@@ -192,7 +191,7 @@ def shown_in_flower(ended: EndedAttempt | None) -> str:
     if ended is None:
         return "no attempt: the ticket was taken, or waits"
     text = f"study {ended.study}, trial {ended.trial}: {ended.outcome.ending}"
-    if ended.outcome.ending in _WRONG:
+    if ended.outcome.ending in WENT_WRONG:
         raise TrialFailed(f"{text}: {shortened(ended.outcome.message, 200)}")
     value = ended.outcome.logged_value
     return text if value is None else f"{text} {value:g}" if isinstance(value, float) else f"{text} {value}"

@@ -18,9 +18,8 @@ from uuid import uuid4
 from highnoon.shared.domain.errors import FileStoreError, LeaseLost
 from highnoon.shared.domain.lease import Lease
 from highnoon.shared.domain.messages import RunTrial
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.objective.exit_outcome import NOT_BEGUN
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import declare_only_our_code
@@ -31,7 +30,7 @@ from highnoon.workers.attempt_decision import DISK_FULL_S, Decision
 from highnoon.workers.attempt_files import AttemptFiles
 from highnoon.workers.attempt_log import AttemptLog
 from highnoon.workers.claim import Claims, StartedAttempt
-from highnoon.workers.disk import FULL, disk_trouble, is_full
+from highnoon.workers.disk import disk_trouble, is_full
 from highnoon.workers.io_thread import IoThread
 from highnoon.workers.monitor.resources import ResourceAllocator
 from highnoon.workers.monitor.time_limits import TimeLimits
@@ -168,7 +167,7 @@ class Supervisor:
             if not is_full(error):
                 raise
             return self._handed_back(error)
-        if outcome.cause == NOT_BEGUN and (trouble := disk_trouble(*self._node.written_folders)):
+        if outcome.cause == Cause.NOT_BEGUN and (trouble := disk_trouble(*self._node.written_folders)):
             return self._handed_back(trouble)
         self._disk_is_full = False
         return outcome
@@ -178,7 +177,7 @@ class Supervisor:
         if not self._disk_is_full:
             self._disk_is_full = True
             event(_log, "disk", level=logging.ERROR, worker=self._node.worker_id[:8], error=trouble)
-        return Outcome(ending=Ending.RELEASED, cause=FULL, message=f"handed back by {self._node.host}: {trouble}")
+        return Outcome(ending=Ending.RELEASED, cause=Cause.DISK, message=f"handed back by {self._node.host}: {trouble}")
 
     def _run_trial(self, started: StartedAttempt, services: TrialServices) -> Outcome:
         """Launches the trial and monitors it to its end."""
@@ -230,7 +229,7 @@ class Supervisor:
             outcome = replace(outcome, message=f"{outcome.message}; {what} could not be ended")
         if outcome.ending is Ending.KILLED and outcome.signal == "SIGTERM" and self._node.drain.is_given():
             # A service manager may have signalled the trial as well: what SIGTERM ends during a drain is handed back.
-            return replace(outcome, ending=Ending.RELEASED, cause="drain")
+            return replace(outcome, ending=Ending.RELEASED, cause=Cause.DRAIN)
         return outcome
 
     def _leave_if_worn_out(self) -> None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Progress, Wish
 from highnoon.shared.domain.safe_reports import SafeReports
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
 from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
@@ -194,9 +194,11 @@ class TrialServices:
         self._renew_if_due()
         self.files.advance()
         if self._drain_is_due():
-            return Outcome(ending=Ending.RELEASED, cause="drain", message="handed back: the worker is shutting down")
+            return Outcome(
+                ending=Ending.RELEASED, cause=Cause.DRAIN, message="handed back: the worker is shutting down"
+            )
         if self._wish is Wish.CANCEL:
-            return Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancelled by a person")
+            return Outcome(ending=Ending.CANCELLED, cause=Cause.CANCELLED, message="cancelled by a person")
         return None
 
     def _drain_is_due(self) -> bool:

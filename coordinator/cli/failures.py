@@ -10,15 +10,13 @@ from itertools import groupby
 from rich.console import Console
 
 from highnoon.coordinator.cli.tables import front_table, near, params_table, result_of
-from highnoon.shared.domain.states import MEMORY_CAUSES, RETRIABLE, Ending, StudyState
+from highnoon.shared.domain.states import MEMORY_CAUSES, RETRIABLE, WENT_WRONG, Cause, Ending, StudyState
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord, AttemptSummary
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.formats import plural
 from highnoon.shared.views.studies import StudySummary
-
-WRONG = RETRIABLE - {Ending.STOPPED}
 
 _MISSED = RETRIABLE | {Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those without a fault."""
@@ -34,7 +32,7 @@ _NATIVE = re.compile(
 
 def failed(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
     """Those that went wrong, whether they were tried again or not."""
-    return [attempt for attempt in attempts if attempt.ending in WRONG]
+    return [attempt for attempt in attempts if attempt.ending in WENT_WRONG]
 
 
 def by_cause(attempts: Sequence[AttemptRecord]) -> list[str]:
@@ -90,7 +88,7 @@ def _in_optuna(attempt: AttemptSummary) -> str:
 
 def _kind(attempt: AttemptRecord) -> str:
     """Messages name pids and values; what makes two failures the same is the cause, or the exception's class."""
-    return (attempt.message or "").partition(":")[0] if attempt.cause == "exception" else str(attempt.cause)
+    return (attempt.message or "").partition(":")[0] if attempt.cause == Cause.EXCEPTION else str(attempt.cause)
 
 
 def _reason(attempt: AttemptSummary) -> str:
@@ -118,7 +116,7 @@ def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
     record = study.record
     assert record is not None, "only a study of the ledger is watched"
     # Not those that went well: of a large study they are a gigabyte, with what they printed.
-    attempts = access.studies.attempts(record.id, endings=WRONG)
+    attempts = access.studies.attempts(record.id, endings=WENT_WRONG)
     front = access.store.view(record.name).best()
     console.print()
     _say_failures(attempts, console)

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from highnoon.local.trial import INTERRUPTED
-from highnoon.shared.domain.states import CAUSE, ENDING, Ending, TrialState
+from highnoon.shared.domain.states import CAUSE, ENDING, Cause, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.grid_points import Grid
@@ -62,7 +61,7 @@ def _begun(trials: Iterable[Any]) -> int:
 
 def _is_to_be_repeated(attrs: dict[str, object]) -> bool:
     """A trial that ended by no fault of its own: interrupted, or lost with its process."""
-    return attrs.get(CAUSE) == INTERRUPTED or attrs.get(ENDING) == Ending.LOST
+    return attrs.get(CAUSE) == Cause.INTERRUPTED or attrs.get(ENDING) == Ending.LOST
 
 
 def _point_key(params: Params) -> tuple[object, ...]:

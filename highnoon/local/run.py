@@ -36,7 +36,7 @@ from highnoon.local.trial import (
 from highnoon.progress import ProgressView, progress_view
 from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, SpaceExhausted
 from highnoon.shared.domain.limits import RunLimits, failure_limit
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.states import OPTUNA_STATE, Cause, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.tracebacks import failure_groups
 from highnoon.shared.domain.trial import Outcome
@@ -102,7 +102,7 @@ def fail_abandoned(study: OptunaStudy, spec: StudySpec, files: LocalFiles) -> No
             reason = f"its process {owner.get('pid')} on {owner.get('host')} ended without recording it"
             if {**owner, "call": files.call} == owner_of(files.call):
                 reason = "its call of optimize was interrupted, and ended without recording it"
-            lost = Outcome(ending=Ending.LOST, cause="lost", message=reason)
+            lost = Outcome(ending=Ending.LOST, cause=Cause.LOST, message=reason)
             files.remove_all_of(str(owner.get("call")), number)
             retry_until_available(partial(study.finish_trial, trial_id, lost), logger)
             event(logger, "abandoned", level=logging.WARNING, study=spec.name, trial=number, reason=reason)

@@ -24,7 +24,7 @@ from highnoon.local.process import TrialProcess, artifact_limit
 from highnoon.local.study_channel import StudyChannel
 from highnoon.shared.domain.errors import HighNoonError, InvariantBroken, ServiceRefused
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import MetricHistory, Outcome
 from highnoon.shared.objective.attempt import Objective
@@ -48,9 +48,6 @@ from highnoon.shared.store.outages import retry_until_available
 from highnoon.shared.store.trial_definition import PatientDefinition, answer_to, apply_setting
 
 logger = logging.getLogger("highnoon")
-
-INTERRUPTED = "interrupted"
-"""The cause of a trial that a person interrupted with Ctrl-C or SIGTERM: a grid visits its point again."""
 
 _LOOK_S, _LOOK_LEAVING_S = 0.5, 0.01
 """How often a trial process is looked at that ended while others hold its pipe, and one that has given its result."""
@@ -127,7 +124,7 @@ def recorded(
         judged = retry_until_available(partial(study.inform_sampler, started.trial_id, outcome), logger, for_s=for_s)
         retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger, for_s=for_s)
     except ServiceRefused as error:
-        refused = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
+        refused = Outcome(ending=Ending.FAILED, cause=Cause.REFUSED, message=str(error))
         retry_until_available(lambda: study.finish_trial(started.trial_id, refused), logger, for_s=for_s)
         return refused
     return judged
@@ -137,7 +134,7 @@ def interrupted(error: BaseException) -> Outcome:
     words = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"interrupted: {error!r}"
     if isinstance(error, Terminated):
         words = "interrupted by SIGTERM"
-    return Outcome(ending=Ending.FAILED, cause=INTERRUPTED, message=words)
+    return Outcome(ending=Ending.FAILED, cause=Cause.INTERRUPTED, message=words)
 
 
 def wait_for_ended(running: Sequence[LocalTrial]) -> list[LocalTrial]:
@@ -159,7 +156,7 @@ def _has_ended(trial: LocalTrial) -> bool:
         if events:
             trial.channel.send_if_possible()
     except (HighNoonError, *WRONG_EVENT) as error:  # of the database, or of what the user wrote to the pipe
-        trial.outcome = Outcome(ending=Ending.FAILED, cause="refused", message=str(error))
+        trial.outcome = Outcome(ending=Ending.FAILED, cause=Cause.REFUSED, message=str(error))
         trial.process.kill()
     if trial.outcome is None:
         return trial.process.pipe.closed or has_exited

@@ -48,6 +48,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 
+from highnoon.shared.domain.states import Cause
+
 
 class HighNoonError(Exception):
     """Root of all faults. Catch it at a border (command line, tick, child), nowhere else."""
@@ -237,7 +239,7 @@ class TrialStopped(TrialSignal):
     `cause` is the class of the reason, for machines; leave it out in code of your own.
     """
 
-    def __init__(self, reason: str = "", *, constraint: float | None = None, cause: str = "stopped") -> None:
+    def __init__(self, reason: str = "", *, constraint: float | None = None, cause: str = Cause.STOPPED.value) -> None:
         super().__init__(reason)
         self.constraint = constraint
         self.cause = cause

@@ -13,11 +13,8 @@ from typing import Any
 
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.extension import Extension
-from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StrEnum
+from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Cause, Ending, StrEnum
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Params
-
-OOM_NEIGHBOUR = "oom_neighbour"
-"""The cause of an attempt that was within its share of memory when a neighbour filled the node: tried again, alone."""
 
 
 class Wish(StrEnum):
@@ -159,7 +156,7 @@ def retry_delay_s(infrastructure_failures: int, cause: str | None = None) -> flo
     each time, up to five minutes, or a bad node uses all attempts in a second.
     `hn_reap_1` in functions.sql decides in the same way.
     """
-    must_wait = infrastructure_failures > 0 or cause == OOM_NEIGHBOUR
+    must_wait = infrastructure_failures > 0 or cause == Cause.OOM_NEIGHBOUR
     doubled = RETRY_DELAY_S * 2.0 ** min(infrastructure_failures, _LONGEST_AFTER)
     return min(doubled, _LONGEST_RETRY_DELAY_S) if must_wait else 0.0
 

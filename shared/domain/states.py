@@ -16,8 +16,6 @@ RESERVED = "highnoon:"
 TICKET = "highnoon:ticket"
 ENDING = "highnoon:ending"
 CAUSE = "highnoon:cause"
-SEGMENT_END = "segment_end"
-"""The cause of a completed trial that was ended at a report, so that another one goes on from its checkpoint."""
 MESSAGE = "highnoon:message"
 TRACEBACK = "highnoon:traceback"
 """Attributes of a trial: whose it is and how it ended."""
@@ -92,6 +90,68 @@ class Ending(StrEnum):
     """A person cancelled the study while it ran."""
 
 
+class Cause(StrEnum):
+    """Why an attempt ended so: a class for machines. Stored rows may have others, of newer versions."""
+
+    # Memory, as docs/memory.md describes them.
+    MEMORY_LIMIT = "memory_limit"
+    MEMORY_GUARD = "memory_guard"
+    MEMORY_FORECAST = "memory_forecast"
+    """It took nothing: what it would have taken was known before."""
+    OOM_KERNEL = "oom_kernel"
+    OUT_OF_MEMORY = "out_of_memory"
+    OOM_GPU = "oom_gpu"
+    SWAP = "swap"
+    OOM_NEIGHBOUR = "oom_neighbour"
+    """It was within its share of memory when a neighbour filled the node: tried again, alone."""
+
+    # What its objective did.
+    PRUNER = "pruner"
+    SEGMENT_END = "segment_end"
+    """A completed trial that was ended at a report, so that another one goes on from its checkpoint."""
+    STOPPED = "stopped"
+    """The objective raised TrialStopped of its own accord."""
+    PARAM_BUDGET = "param_budget"
+    """Larger than a hard budget."""
+    EXCEPTION = "exception"
+    INVALID_RESULT = "invalid_result"
+    NO_PARAM_COUNT = "no_param_count"
+    EXITED = "exited"
+    CRASHED = "crashed"
+    """By a signal that a process brings upon itself."""
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+
+    # Why its objective could not run.
+    OBJECTIVE = "objective"
+    """It cannot be loaded."""
+    OBJECTIVE_REFUSED = "objective_refused"
+    BUNDLE_REFUSED = "bundle_refused"
+    NO_STORE = "no_store"
+    CHECKPOINT = "checkpoint"
+    """What its training was to begin with could not be fetched."""
+    VERSION = "version"
+    """Its process speaks another version of the pipe's protocol."""
+    PROTOCOL = "protocol"
+    """Its process sent something that is no event."""
+    REFUSED = "refused"
+    """The database refused what it reported or returned."""
+
+    # People and infrastructure.
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """By Ctrl-C or SIGTERM, in process: a grid visits its point again."""
+    DRAIN = "drain"
+    DISK = "disk"
+    """Handed back by a node whose disk takes nothing more."""
+    RESTORE = "restore"
+    LOST = "lost"
+    SIGNAL = "signal"
+    """By a signal from outside."""
+    NOT_BEGUN = "not_begun"
+    """Its process ended before it had loaded the objective."""
+
+
 class TrialState(StrEnum):
     """Optuna's states, by their names. A trial never leaves COMPLETE, PRUNED or FAIL."""
 
@@ -105,7 +165,10 @@ class TrialState(StrEnum):
 INFRASTRUCTURE_ENDINGS = frozenset({Ending.KILLED, Ending.LOST, Ending.RELEASED})
 """Endings that have nothing to do with the parameters: the ticket is given back and tried again."""
 
-RETRIABLE = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST, Ending.STOPPED})
+WENT_WRONG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.KILLED, Ending.LOST})
+"""Endings that objective or infrastructure may be at fault for; a stop for memory has its own remedies."""
+
+RETRIABLE = WENT_WRONG | {Ending.STOPPED}
 """Endings after which a person may ask for another attempt with the same parameters."""
 
 OPTUNA_STATE: dict[Ending, TrialState] = {
@@ -124,17 +187,13 @@ OPTUNA_STATE: dict[Ending, TrialState] = {
 
 MEMORY_CAUSES = frozenset(
     {
-        *("memory_limit", "memory_guard", "memory_forecast", "oom_kernel", "out_of_memory", "oom_gpu", "swap"),
-        "oom_neighbour",
+        *(Cause.MEMORY_LIMIT, Cause.MEMORY_GUARD, Cause.MEMORY_FORECAST, Cause.OOM_KERNEL, Cause.OUT_OF_MEMORY),
+        *(Cause.OOM_GPU, Cause.SWAP, Cause.OOM_NEIGHBOUR),
     }
 )
-"""Causes of attempts that memory ended, as docs/memory.md describes them."""
+"""Causes of attempts that memory ended."""
 
-_CAUSES = MEMORY_CAUSES | {
-    *("bundle_refused", "cancelled", "checkpoint", "crashed", "disk", "drain", "exception", "exited", "invalid_result"),
-    *("lost", "no_param_count", "no_store", "not_begun", "objective", "objective_refused", "param_budget", "protocol"),
-    *("pruner", "refused", "restore", SEGMENT_END, "signal", "stalled", "stopped", "timeout", "version"),
-}
+_CAUSES = frozenset(Cause)
 
 
 def counted_cause(cause: str | None) -> str:

@@ -72,8 +72,7 @@ class Outcome:
     one of several objectives has `values` instead. `loss` is what the objective gave, the last report of one that ended
     early. `misses` is how far it is from each constraint of the study, above 0 where it does not keep it; `constraint`,
     above 0, is by how much a STOPPED one missed what it had to keep.
-    `cause` is a stable class for machines (`exception`, `exited`, `timeout`, ...),
-    `message` one line for people.
+    `cause` is a Cause, the class of it for machines, `message` one line for people.
     """
 
     ending: Ending

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from highnoon.shared.domain.states import StrEnum
+from highnoon.shared.domain.states import Cause, StrEnum
 from highnoon.shared.memory.policy import (
     HORIZON_S,
     WINDOW,
@@ -146,7 +146,7 @@ class MemoryGuard:
         fullest = max(sample.scopes, key=lambda scope: scope.usage, default=None)
         return Verdict(
             kind=Kind.STOP,
-            cause="swap",
+            cause=Cause.SWAP,
             reason=f"swap_spike:{grown >> 20}MB",
             usage=fullest.usage if fullest else 0.0,
             process_bytes=sample.process_bytes,
@@ -219,7 +219,7 @@ class _Episode:
             self._was_extended, self._count = True, self._policy.grace_steps // 2
             return replace(warning, count=self._count)
         reason = reason or f"sustained_high_memory_{warning.trend}:{scope.usage:.1%}"
-        return replace(warning, kind=Kind.STOP, cause="memory_guard", reason=reason)
+        return replace(warning, kind=Kind.STOP, cause=Cause.MEMORY_GUARD, reason=reason)
 
     def _urgent(self, history: Sequence[MemorySample], scope: Scope, used: Points) -> str:
         """The reason why the trial must stop before the end of its grace; empty when it need not."""

@@ -15,7 +15,7 @@ from highnoon.shared.domain.errors import (
     TrialPruned,
     TrialStopped,
 )
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.tracebacks import shortened, storable, text_of, user_traceback
 from highnoon.shared.domain.trial import Outcome, Params
 
@@ -23,9 +23,9 @@ from highnoon.shared.domain.trial import Outcome, Params
 def outcome_of_exception(error: BaseException, params: Params, last: float | None) -> Outcome:
     """How an attempt ended whose objective raised this; `last` is the score of its last report, None for NaN."""
     if isinstance(error, InvalidObjectiveResult):
-        return Outcome(ending=Ending.FAILED, cause="invalid_result", message=storable(str(error)))
+        return Outcome(ending=Ending.FAILED, cause=Cause.INVALID_RESULT, message=storable(str(error)))
     if isinstance(error, MissingParamCount):
-        return Outcome(ending=Ending.FAILED, cause="no_param_count", message=storable(str(error)))
+        return Outcome(ending=Ending.FAILED, cause=Cause.NO_PARAM_COUNT, message=storable(str(error)))
     if isinstance(error, SystemExit):
         return _exited(error)
     return _early_end(error, last) or _failure(error, params)
@@ -34,12 +34,12 @@ def outcome_of_exception(error: BaseException, params: Params, last: float | Non
 def _early_end(error: BaseException, last: float | None) -> Outcome | None:
     """The outcome of a signal that ends a trial without a fault; None for everything else."""
     if isinstance(error, pruned_types()):
-        return Outcome(ending=Ending.PRUNED, value=last, cause="pruner", message=storable(text_of(error)))
+        return Outcome(ending=Ending.PRUNED, value=last, cause=Cause.PRUNER, message=storable(text_of(error)))
     if isinstance(error, TrialStopped):
         message, constraint = storable(text_of(error)), error.constraint
         return Outcome(ending=Ending.STOPPED, value=last, cause=error.cause, message=message, constraint=constraint)
     if isinstance(error, TrialCancelled):
-        return Outcome(ending=Ending.CANCELLED, cause="cancelled", message=storable(text_of(error)))
+        return Outcome(ending=Ending.CANCELLED, cause=Cause.CANCELLED, message=storable(text_of(error)))
     return None
 
 
@@ -62,7 +62,7 @@ def _exited(error: SystemExit) -> Outcome:
     code = error.code
     return Outcome(
         ending=Ending.FAILED,
-        cause="exited",
+        cause=Cause.EXITED,
         message=storable(f"the objective called sys.exit({'' if code is None else _shown.repr(code)})"),
         traceback=user_traceback(error),
         exit_status=code if isinstance(code, int) else 0 if code is None else 1,
@@ -77,17 +77,17 @@ def _failure(error: BaseException, params: Params) -> Outcome:
     name = type(error).__name__
     cause = _cause_of(error)
     return Outcome(
-        ending=Ending.FAILED if cause == "exception" else Ending.STOPPED,
+        ending=Ending.FAILED if cause == Cause.EXCEPTION else Ending.STOPPED,
         cause=cause,
         message=storable(f"{name}: {shortened(text, 500)}" if text else name),
         traceback=user_traceback(error),
     )
 
 
-def _cause_of(error: BaseException) -> str:
+def _cause_of(error: BaseException) -> Cause:
     """Memory that ran out has causes of its own; TensorFlow's error is known by name, as we never import it."""
     if isinstance(error, MemoryError):
-        return "out_of_memory"
+        return Cause.OUT_OF_MEMORY
     if any(cls.__name__ == "ResourceExhaustedError" for cls in type(error).__mro__):
-        return "out_of_memory" if "device:CPU" in text_of(error) else "oom_gpu"
-    return "exception"
+        return Cause.OUT_OF_MEMORY if "device:CPU" in text_of(error) else Cause.OOM_GPU
+    return Cause.EXCEPTION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.processes import signal_name
 
@@ -12,9 +12,6 @@ _OWN_FAULT = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}
 )
 """Signals that a process brings upon itself. The others came from outside."""
-
-
-NOT_BEGUN = "not_begun"
 
 
 def outcome_of_exit(status: int | None, *, has_begun: bool = True) -> Outcome:
@@ -26,13 +23,13 @@ def outcome_of_exit(status: int | None, *, has_begun: bool = True) -> Outcome:
         name = signal_name(-status)
         if -status in _OWN_FAULT:
             message = f"the trial process crashed with {name}"
-            return Outcome(ending=Ending.FAILED, cause="crashed", message=message, signal=name)
+            return Outcome(ending=Ending.FAILED, cause=Cause.CRASHED, message=message, signal=name)
         message = f"the trial process was killed by {name}"
-        return Outcome(ending=Ending.KILLED, cause="signal", message=message, signal=name)
+        return Outcome(ending=Ending.KILLED, cause=Cause.SIGNAL, message=message, signal=name)
     when = "before the objective returned" if has_begun else "before it had loaded the objective"
     return Outcome(
         ending=Ending.FAILED if has_begun else Ending.KILLED,
-        cause="exited" if has_begun else NOT_BEGUN,
+        cause=Cause.EXITED if has_begun else Cause.NOT_BEGUN,
         message=f"the trial process exited with status {status} {when}",
         exit_status=status,
     )

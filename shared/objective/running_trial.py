@@ -19,7 +19,7 @@ from highnoon.shared.domain.errors import InvalidObjectiveResult, TrialStopped
 from highnoon.shared.domain.goals import feasibility
 from highnoon.shared.domain.memory_sizes import NO_WISHES, MemoryWishes
 from highnoon.shared.domain.score import Scoring
-from highnoon.shared.domain.states import SEGMENT_END, Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import Outcome, ParamCount, Report, json_number
 from highnoon.shared.objective.metric_log import MetricLog
 from highnoon.shared.objective.repetition import mean
@@ -196,7 +196,7 @@ class RunningTrial:
         """Returns COMPLETED instead of PRUNED where the study's sampler takes the last report as the result (pbt)."""
         if outcome.ending is not Ending.PRUNED or outcome.value is None or not self._scoring.last_report_counts:
             return outcome
-        return replace(outcome, ending=Ending.COMPLETED, cause=SEGMENT_END)
+        return replace(outcome, ending=Ending.COMPLETED, cause=Cause.SEGMENT_END)
 
     def judged(self, outcome: Outcome) -> Outcome:
         """With how far it is from each constraint of the study or of its own, in words where it does not keep one."""
@@ -241,7 +241,7 @@ class RunningTrial:
             raise TrialStopped(
                 f"{self.count.total:,} parameters, {self._scoring.param_budget:,} allowed",
                 constraint=excess,
-                cause="param_budget",
+                cause=Cause.PARAM_BUDGET,
             )
 
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.extension import EXTENDS
 from highnoon.shared.domain.param import Float
-from highnoon.shared.domain.states import CAUSE, ENDING, SEGMENT_END, Ending
+from highnoon.shared.domain.states import CAUSE, ENDING, Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.search.sampling_space import SamplingSpace
@@ -237,7 +237,7 @@ def _of_lowest_generation(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 def _can_go_on(trial: FrozenTrial) -> bool:
     """Whether a training can go on from here: not where it did not fit, failed, or came to its own end."""
-    return trial.state is TrialState.COMPLETE and trial.user_attrs.get(CAUSE) == SEGMENT_END
+    return trial.state is TrialState.COMPLETE and trial.user_attrs.get(CAUSE) == Cause.SEGMENT_END
 
 
 def _misses(trial: FrozenTrial) -> bool:

@@ -17,7 +17,6 @@ from sqlalchemy import select, update
 
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.lease import (
-    OOM_NEIGHBOUR,
     RETRY_DELAY_S,
     Candidate,
     Disposition,
@@ -31,7 +30,7 @@ from highnoon.shared.domain.lease import (
 )
 from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.result_parsing import LARGEST_STEP
-from highnoon.shared.domain.states import Ending, TicketState
+from highnoon.shared.domain.states import Cause, Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, tickets
@@ -52,7 +51,7 @@ class Attempts:
 
     def look(self, ticket_id: int) -> Candidate | None:
         """What the next attempt's point depends on; None for a ticket that is taken, over or not due. Takes no lock."""
-        found = self._db.call(_LOOK, ticket=ticket_id, neighbour=OOM_NEIGHBOUR)
+        found = self._db.call(_LOOK, ticket=ticket_id, neighbour=Cause.OOM_NEIGHBOUR)
         return None if found is None else _candidate(found)
 
     def start(
@@ -175,7 +174,7 @@ class Attempts:
 
         None when the attempt does not hold the ticket any more, or has not expired after all.
         """
-        outcome = Outcome(ending=Ending.LOST, cause="lost", message=message)
+        outcome = Outcome(ending=Ending.LOST, cause=Cause.LOST, message=message)
         answer = self._db.call(
             _REAP,
             ticket=ticket_id,

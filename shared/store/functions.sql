@@ -523,6 +523,7 @@ begin
     if v_study.url is null then
         return null;
     end if;
+    -- WENT_WRONG in states.py, and what a newer version has beside it.
     if new.ending not in ('completed', 'pruned', 'stopped', 'cancelled') then
         perform hn_notify_1(new.study_id, 'failed', new.id);
     elsif new.ending = 'completed' and new.value is not null and v_study.events::jsonb ? 'best' then

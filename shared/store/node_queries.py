@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from sqlalchemy import and_, func, or_, select
 
-from highnoon.shared.domain.states import Ending, StudyState, TicketState
+from highnoon.shared.domain.states import WENT_WRONG, Cause, Ending, StudyState, TicketState
 from highnoon.shared.store.database import Database
 from highnoon.shared.store.schema import attempts, db_now, studies, tickets, workers
 
@@ -21,9 +21,6 @@ MOST = 20
 
 NEWEST_ATTEMPTS = 200
 """Of each node so many are read to find them: the rest may be of studies that are over."""
-
-FAILURES = frozenset({Ending.FAILED, Ending.KILLED, Ending.LOST, Ending.TIMED_OUT})
-"""Endings that the node may be the reason of; a stop for memory has its own remedies."""
 
 _UNINFORMATIVE = frozenset({Ending.RELEASED, Ending.CANCELLED})
 
@@ -58,9 +55,6 @@ _NEWEST_PEAKS = 50
 
 _NEWEST_TICKETS = 2 * _NEWEST_PEAKS
 """Of which some may have failed. Attempts have no index by their end: the tickets lead to them."""
-
-_REFUSED = "memory_forecast"
-"""A trial with this cause took nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +96,8 @@ class NodeQueries:
             .order_by(attempts.c.ended_at.desc())
             .limit(_NEWEST_PEAKS)
         )
-        took_all = attempts.c.ending.in_(_MEASURED), attempts.c.cause.is_distinct_from(_REFUSED)
+        # One that was refused by forecast took nothing.
+        took_all = attempts.c.ending.in_(_MEASURED), attempts.c.cause.is_distinct_from(Cause.MEMORY_FORECAST)
         newest = (
             select(tickets.c.id)
             .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CLOSED)
@@ -153,7 +148,7 @@ class NodeQueries:
 
 
 def _streak(worker_id: str, newest: Mapping[str, Sequence[_Ended]]) -> Streak | None:
-    own = list(takewhile(lambda ended: ended.ending in FAILURES, newest[worker_id]))
+    own = list(takewhile(lambda ended: ended.ending in WENT_WRONG, newest[worker_id]))
     if not own:
         return None
     studies = {ended.study_id for ended in own}
@@ -165,5 +160,5 @@ def _streak(worker_id: str, newest: Mapping[str, Sequence[_Ended]]) -> Streak | 
         length=len(own),
         causes=Counter(ended.cause or str(ended.ending) for ended in own),
         others_ended=len(others),
-        others_failed=sum(ended.ending in FAILURES for ended in others),
+        others_failed=sum(ended.ending in WENT_WRONG for ended in others),
     )

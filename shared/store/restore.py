@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict
 from highnoon.shared.domain.limits import without_unmet_limits
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.study_checks import name_flaw
 from highnoon.shared.domain.trial import Outcome
@@ -125,7 +125,7 @@ class _Restoring:
         """What ran when the backup was made runs nowhere here: it waits again, and is charged nothing."""
         if not self._study_id:
             raise damaged(self._path, "has no study")
-        outcome = Outcome(ending=Ending.RELEASED, cause="restore", message="its study was restored from a backup")
+        outcome = Outcome(ending=Ending.RELEASED, cause=Cause.RESTORE, message="its study was restored from a backup")
         self._connection.execute(
             _HAND_BACK,
             {

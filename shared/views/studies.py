@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.goals import directions_of
-from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Ending, StudyState, TicketState, TrialState
+from highnoon.shared.domain.states import WENT_WRONG, Ending, StudyState, TicketState, TrialState
 from highnoon.shared.domain.trial import json_number
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ STATES = (*(str(state) for state in StudyState), "external")
 
 _NOT_COMPARED = frozenset({"name", "code_dir", "code", "bundle", "git", "seed"})
 """Keys of a specification in which every two studies differ."""
-
-_FAILED = frozenset({Ending.FAILED, Ending.TIMED_OUT, *INFRASTRUCTURE_ENDINGS})
 
 
 def differences(specs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
@@ -80,7 +78,7 @@ class StudySummary:
             total=counts.total - counts.by_state.get(TicketState.CANCELLED, 0),
             complete=counts.by_ending.get(Ending.COMPLETED, 0),
             pruned=counts.by_ending.get(Ending.PRUNED, 0) + counts.by_ending.get(Ending.STOPPED, 0),
-            failed=sum(count for ending, count in counts.by_ending.items() if ending in _FAILED),
+            failed=sum(count for ending, count in counts.by_ending.items() if ending in WENT_WRONG),
             running=counts.running,
             waiting=sum(counts.by_state.get(state, 0) for state in (TicketState.WAITING, TicketState.QUEUED)),
             best=progress.best_value,

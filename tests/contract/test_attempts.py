@@ -281,7 +281,7 @@ def test_finish_writes_each_ending_to_both_sides(ledger: Ledger, ending: Ending)
     (ticket,) = ledger.tickets(study)
     value = 0.25 if ending is Ending.COMPLETED else None
     outcome = Outcome(
-        ending=ending, value=value, cause="because", message="in \0 words \ud800", traceback="x" * 20_000,
+        ending=ending, value=value, cause="swap", message="in \0 words \ud800", traceback="x" * 20_000,
         exit_status=1, signal="SIGKILL", peak_rss_bytes=2**40, log_tail="the \0 end", memory=USED,
     )  # fmt: skip
     lease = ledger.start(ticket)
@@ -294,7 +294,7 @@ def test_finish_writes_each_ending_to_both_sides(ledger: Ledger, ending: Ending)
     assert trial.value == (0.5 if trial.state is TrialState.PRUNED else value), "a pruned one takes its last report"
     assert trial.intermediate_values == {3: 0.5}
     attrs = trial.user_attrs
-    assert (attrs["highnoon:ending"], attrs["highnoon:cause"]) == (ending, "because")
+    assert (attrs["highnoon:ending"], attrs["highnoon:cause"]) == (ending, "swap")
     assert 0 < len(attrs["highnoon:traceback"]) <= 8_192
     assert trial.datetime_complete is not None and trial.datetime_start is not None
     assert trial.datetime_complete >= trial.datetime_start

@@ -12,7 +12,7 @@ from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError
 from highnoon.shared.domain.extension import EXTENDS, Extension
 from highnoon.shared.domain.lease import Disposition, Lease
-from highnoon.shared.domain.states import SEGMENT_END, Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.runtime.file_store import FileStore
@@ -305,13 +305,13 @@ def test_a_trial_that_ends_while_the_next_is_chosen_is_not_taken_for_one_without
     # Given a population of two, whose better trial ends right after the checkpoints were read
     study = study_of(ledger, 4, sampler={"name": "pbt", "population": 2})
     first, second, *_ = ledger.tickets(study)
-    with_checkpoint(ledger, store, first, "c0", replace(DONE, cause=SEGMENT_END))
+    with_checkpoint(ledger, store, first, "c0", replace(DONE, cause=Cause.SEGMENT_END))
     lease = started(ledger, second)
     keep(ledger, store, lease, "c1")
 
     def read() -> LastCheckpoints:
         found = LastCheckpoints(kept=StoredFiles(ledger.database).extendable(study.id))
-        ledger.finish(lease, replace(DONE, value=0.1, cause=SEGMENT_END))
+        ledger.finish(lease, replace(DONE, value=0.1, cause=Cause.SEGMENT_END))
         return found
 
     # Then the other one goes on, and its member is not replaced

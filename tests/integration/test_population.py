@@ -12,7 +12,7 @@ import pytest
 import highnoon as hn
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.extension import EXTENDS
-from highnoon.shared.domain.states import CAUSE, SEGMENT_END, Ending, TrialState
+from highnoon.shared.domain.states import CAUSE, Cause, Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.runtime.settings import load_settings
@@ -40,7 +40,7 @@ def assert_trained_on(trials: list[Trial]) -> None:
     assert len(complete) == 9 and sum(trial.attrs[GENERATION] == 0 for trial in complete) == 3
     for trial in complete:
         generation = trial.attrs[GENERATION]
-        assert (trial.reports[-1].step, trial.attrs[CAUSE]) == (4 * (generation + 1), SEGMENT_END)
+        assert (trial.reports[-1].step, trial.attrs[CAUSE]) == (4 * (generation + 1), Cause.SEGMENT_END)
         before = 1.0
         if generation:
             parent = by_number[trial.attrs[EXTENDS]]

@@ -8,10 +8,10 @@ import signal
 import pytest
 
 from highnoon.local.run import _log_trial
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
-from highnoon.shared.objective.exit_outcome import NOT_BEGUN, outcome_of_exit
+from highnoon.shared.objective.exit_outcome import outcome_of_exit
 from highnoon.shared.store.optuna_trials import StartedTrial
 
 
@@ -19,7 +19,7 @@ from highnoon.shared.store.optuna_trials import StartedTrial
     ("status", "has_begun", "ending", "cause"),
     [
         (7, True, Ending.FAILED, "exited"),
-        (7, False, Ending.KILLED, NOT_BEGUN),
+        (7, False, Ending.KILLED, Cause.NOT_BEGUN),
         (None, True, Ending.FAILED, "exited"),
         (-signal.SIGSEGV, True, Ending.FAILED, "crashed"),
         (-signal.SIGKILL, True, Ending.KILLED, "signal"),

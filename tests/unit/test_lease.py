@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from highnoon.shared.domain.lease import OOM_NEIGHBOUR, Disposition, RetryPolicy, dispose, retry_delay_s
-from highnoon.shared.domain.states import OPTUNA_STATE, Ending, TrialState
+from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose, retry_delay_s
+from highnoon.shared.domain.states import OPTUNA_STATE, Cause, Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
 
 POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
@@ -76,7 +76,7 @@ def test_an_outcome_is_json_whatever_its_value(value: float | None) -> None:
 
 def test_first_retry_is_immediate_unless_a_neighbour_must_leave_first() -> None:
     assert [retry_delay_s(failures, "signal") for failures in range(4)] == [0.0, 2.0, 4.0, 8.0]
-    assert [retry_delay_s(failures, OOM_NEIGHBOUR) for failures in range(3)] == [1.0, 2.0, 4.0]
+    assert [retry_delay_s(failures, Cause.OOM_NEIGHBOUR) for failures in range(3)] == [1.0, 2.0, 4.0]
 
 
 def test_no_retry_waits_for_more_than_five_minutes() -> None:

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from highnoon.shared.domain.extension import EXTENDS
-from highnoon.shared.domain.states import CAUSE, ENDING, SEGMENT_END, Ending
+from highnoon.shared.domain.states import CAUSE, ENDING, Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.search.population import GENERATION, MEMBER, Population, Segment, SegmentPruner, _moved
 from highnoon.shared.search.sampling_space import SamplingSpace
@@ -31,7 +31,7 @@ def population_of(size: int = 4, direction: str = "minimize", space: dict[str, A
 
 def trial(
     number: int, member: int, generation: int, value: float | None = None, *, ending: Ending = Ending.COMPLETED,
-    cause: str = SEGMENT_END, rate: float = 0.01, history: Sequence[int] = ()
+    cause: str = Cause.SEGMENT_END, rate: float = 0.01, history: Sequence[int] = ()
 ) -> FrozenTrial:  # fmt: skip
     """By default a trial at the end of its segment; without a value it runs, or has failed."""
     states = {Ending.COMPLETED: TrialState.COMPLETE, Ending.PRUNED: TrialState.PRUNED}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from highnoon.shared.domain.errors import BundleRefused
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.domain.trial_environment import read_at_import
@@ -62,7 +62,7 @@ class CodeGate:
     def pass_or_refuse(self, spec: StudySpec) -> Code:
         """The code of a study, as it is on this node now. Raises ServiceUnavailable while a bundle cannot be had."""
         if spec.sampler.goes_on_from_checkpoints and self._settings.artifacts_url is None:
-            return self._refused(spec, "no_store", _NO_STORE.format(spec.sampler.name))
+            return self._refused(spec, Cause.NO_STORE, _NO_STORE.format(spec.sampler.name))
         key = (*map(str, (spec.objective, *spec.plugins.values())), spec.code_dir, spec.bundle)
         known = self._answers.get(key)
         if known is None or time.monotonic() >= known[1]:
@@ -82,12 +82,12 @@ class CodeGate:
         try:
             folder = self._folder(spec)
         except BundleRefused as error:
-            return self._refused(spec, "bundle_refused", str(error))
+            return self._refused(spec, Cause.BUNDLE_REFUSED, str(error))
         allowed = self._allow_list(spec, folder)
         for ref in (spec.objective_ref, *spec.plugins.values()):
             reason = allowed.refusal(ref, folder)
             if reason is not None:
-                return self._refused(spec, "objective_refused", reason)
+                return self._refused(spec, Cause.OBJECTIVE_REFUSED, reason)
         root = root_of(spec.objective_ref, folder)
         digest = None if root is None else self._digests.of(root)
         file = script_of(spec.objective_ref, folder)[0]
@@ -117,7 +117,7 @@ class CodeGate:
             return AllowList(patterns=own)
         return AllowList(patterns=(*own, f"{exactly(str(folder.resolve()))}/*"))
 
-    def _refused(self, spec: StudySpec, cause: str, message: str) -> Code:
+    def _refused(self, spec: StudySpec, cause: Cause, message: str) -> Code:
         event(_log, cause, level=logging.WARNING, study=spec.name, objective=spec.objective, reason=message)
         return Code(folder=None, refusal=Outcome(ending=Ending.FAILED, cause=cause, message=message))
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from highnoon.shared.domain.lease import OOM_NEIGHBOUR
 from highnoon.shared.domain.memory_sizes import said
+from highnoon.shared.domain.states import Cause
 
 _LARGE_SHARE = 0.5
 """Large is a trial that holds at least this much of what the largest holds."""
@@ -37,7 +37,7 @@ class KillRecord:
     @classmethod
     def of(cls, trial: RunningTrial, *, share_bytes: int) -> KillRecord:
         """The cause by what the trial held of its share."""
-        cause = "memory_limit" if trial.used_bytes > share_bytes else OOM_NEIGHBOUR
+        cause = Cause.MEMORY_LIMIT if trial.used_bytes > share_bytes else Cause.OOM_NEIGHBOUR
         held = f"it held {said(trial.used_bytes)}, its share is {said(share_bytes)}"
         return cls(cause=cause, message=f"{cause}: the node ran out of memory; {held}")
 

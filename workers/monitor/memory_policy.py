@@ -14,9 +14,8 @@ import signal
 from collections import deque
 from dataclasses import dataclass
 
-from highnoon.shared.domain.lease import OOM_NEIGHBOUR
 from highnoon.shared.domain.memory_sizes import said
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import MemoryTrace, Outcome
 from highnoon.shared.memory.guard import Kind, Verdict
 from highnoon.shared.memory.policy import MemoryPolicy, fill_s
@@ -105,12 +104,12 @@ def judge(
         cause, reason = _kernels_reason(max(used_bytes, peak_bytes), limits, oom_kills)
         return Verdict(kind=Kind.KILL, cause=cause, reason=reason)
     if used_bytes > limits.hard_bytes:
-        return Verdict(kind=Kind.KILL, cause="memory_limit", reason=too_much)
+        return Verdict(kind=Kind.KILL, cause=Cause.MEMORY_LIMIT, reason=too_much)
     if swap_spike_bytes is not None:
         reason = f"swap_spike:{swap_spike_bytes >> 20}MB (seen from outside)"
-        return Verdict(kind=Kind.KILL, cause="swap", reason=reason)
+        return Verdict(kind=Kind.KILL, cause=Cause.SWAP, reason=reason)
     if used_bytes > limits.soft_bytes:
-        return Verdict(kind=Kind.STOP, cause="memory_limit", reason=too_much)
+        return Verdict(kind=Kind.STOP, cause=Cause.MEMORY_LIMIT, reason=too_much)
     return Verdict(kind=Kind.OK)
 
 
@@ -175,7 +174,7 @@ def ended(cause: str, message: str, *, peak_bytes: int, limit_bytes: int, was_al
 
     A trial that a neighbour pushed out is tried again, alone; what does not fit alone does not fit.
     """
-    if cause == OOM_NEIGHBOUR and not was_alone:
+    if cause == Cause.OOM_NEIGHBOUR and not was_alone:
         return Outcome(ending=Ending.KILLED, cause=cause, message=message)
     constraint = max(peak_bytes / limit_bytes - 1, LEAST_EXCESS)
     return Outcome(ending=Ending.STOPPED, cause=cause, message=message, constraint=constraint)
@@ -185,9 +184,10 @@ def _is_at_the_limit(peak_bytes: int, limits: TrialLimits, group_kills: int) -> 
     return group_kills > 0 and peak_bytes >= _AT_THE_LIMIT * limits.hard_bytes
 
 
-def _kernels_reason(peak_bytes: int, limits: TrialLimits, group_kills: int) -> tuple[str, str]:
+def _kernels_reason(peak_bytes: int, limits: TrialLimits, group_kills: int) -> tuple[Cause, str]:
     """Cause and reason of the kernel's kill: at the limit of the trial's own group, else where the node ran out."""
     if _is_at_the_limit(peak_bytes, limits, group_kills):
-        return "oom_kernel", f"the kernel killed a process of it at its limit of {said(limits.hard_bytes)}"
+        return Cause.OOM_KERNEL, f"the kernel killed a process of it at its limit of {said(limits.hard_bytes)}"
     held = f"its peak was {said(peak_bytes)}, its share of the node is {said(limits.share_bytes)}"
-    return "oom_kernel" if peak_bytes > limits.share_bytes else OOM_NEIGHBOUR, f"the kernel killed it, {held}"
+    cause = Cause.OOM_KERNEL if peak_bytes > limits.share_bytes else Cause.OOM_NEIGHBOUR
+    return cause, f"the kernel killed it, {held}"

@@ -10,7 +10,7 @@ import signal
 from dataclasses import replace
 
 from highnoon.shared.domain.score import UNSCORED, Scoring
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.tracebacks import shortened, storable
 from highnoon.shared.domain.trial import MetricHistory, Outcome, ParamCount
 from highnoon.shared.memory.guard import Kind, Verdict
@@ -157,7 +157,7 @@ class TrialMonitor:
                 self._has_begun = True
             case "hello":
                 message = f"the trial process has pipe version {event['version']}, the supervisor {PIPE_VERSION}"
-                self._end(Outcome(ending=Ending.FAILED, cause="version", message=message))
+                self._end(Outcome(ending=Ending.FAILED, cause=Cause.VERSION, message=message))
             case "fault":
                 self._fail(str(event["reason"]))
 
@@ -168,7 +168,7 @@ class TrialMonitor:
 
     def _fail(self, reason: str) -> None:
         message = shortened(storable(f"the trial wrote into the pipe to its supervisor: {reason}"), 500)
-        self._end(Outcome(ending=Ending.FAILED, cause="protocol", message=message))
+        self._end(Outcome(ending=Ending.FAILED, cause=Cause.PROTOCOL, message=message))
 
     def _take_rest(self) -> None:
         """Takes what a dead trial had still written; the pipe drops a torn last line."""

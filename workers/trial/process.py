@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from highnoon.shared.domain.errors import ObjectiveError
 from highnoon.shared.domain.objective_ref import ObjectiveRef
-from highnoon.shared.domain.states import Ending
+from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import load
@@ -170,7 +170,7 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             if task.defines_by_run and not takes_trial(objective):
                 raise ObjectiveError(NO_SPACE)
         except ObjectiveError as error:
-            return Outcome(ending=Ending.FAILED, cause="objective", message=str(error), traceback=_cause_of(error))
+            return Outcome(ending=Ending.FAILED, cause=Cause.OBJECTIVE, message=str(error), traceback=_cause_of(error))
         if not in_thread:
             loggers_as_configured()
         seed_libraries(task.repeats.seed)

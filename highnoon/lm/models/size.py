@@ -18,6 +18,7 @@ from highnoon.config import Config, Count, ModelConfig, Section, checked
 from highnoon.lm.models.presets import model_part
 from highnoon.shared.domain.errors import DoesNotFit, InvalidInput, TrialStopped
 from highnoon.shared.domain.memory_sizes import said
+from highnoon.shared.domain.states import Cause
 from highnoon.shared.memory.poller import MemoryPoller
 from highnoon.shared.objective.trial_context import is_trial_running, memory_wishes
 
@@ -197,7 +198,7 @@ def _refuse(need_bytes: int, config: ModelConfig, what: str) -> None:
     need = f"{what} would take about {size}, limit {said(limit_bytes)}"
     if is_trial_running():
         message, constraint = f"memory_forecast: {need}", need_bytes / limit_bytes - 1
-        raise TrialStopped(message, constraint=constraint, cause="memory_forecast")
+        raise TrialStopped(message, constraint=constraint, cause=Cause.MEMORY_FORECAST)
     raise DoesNotFit(
         f"the model does not fit into memory: {need}. Choose a smaller batch_size or max_seq_length, fewer "
         "num_reasoning_blocks or num_moe_experts, a smaller embedding_dim or vocab_size, or a machine with more memory"

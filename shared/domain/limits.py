@@ -25,31 +25,6 @@ MOST_PATIENCE = 10_000
 MOST_AT_ONCE = 10_000
 """Points that a sampler holds in memory: a supervisor's, which no limit of a trial bounds."""
 
-_AT_ONCE = ("n_ei_candidates", "popsize")
-
-
-def without_unmet_limits(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The specification as it was stored, but without limits that only earlier versions took."""
-    found = dict(stored)
-    if _is_beyond(found.get("max_failures_in_a_row"), MOST_FAILURES):
-        found["max_failures_in_a_row"] = 0
-    early_stop = found.get("early_stop")
-    if isinstance(early_stop, Mapping) and _is_beyond(early_stop.get("patience"), MOST_PATIENCE):
-        found["early_stop"] = None
-    sampler = found.get("sampler")
-    if isinstance(sampler, Mapping):
-        found["sampler"] = {
-            key: MOST_AT_ONCE if _is_beyond(value, MOST_AT_ONCE) and key in _AT_ONCE else value
-            for key, value in sampler.items()
-        }
-    if found.get("objectives"):  # 1 was taken, and had no effect
-        found |= {key: None for key in ("target_value", "param_budget") if found.get(key) == 1}
-    return found
-
-
-def _is_beyond(limit: object, most: int) -> bool:
-    return isinstance(limit, int) and limit > most
-
 
 def failure_limit(spec: Mapping[str, Any]) -> int:
     """How many failures in a row end the study that this describes; 0 where none do."""

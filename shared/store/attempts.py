@@ -28,7 +28,6 @@ from highnoon.shared.domain.lease import (
     StartRefusal,
     Wish,
 )
-from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.result_parsing import LARGEST_STEP
 from highnoon.shared.domain.states import Cause, Ending, TicketState
 from highnoon.shared.domain.trial import Outcome, Report
@@ -253,7 +252,7 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
         study_id=row["study_id"],
         optuna_study_id=row["optuna_study_id"],
         study_name=row["name"],
-        spec=without_unmet_limits(row["spec"]),
+        spec=row["spec"],
         spec_version=row["spec_version"],
         ordinal=row["ordinal"],
         attempt=row["attempt"],

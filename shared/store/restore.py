@@ -17,7 +17,6 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.exc import DataError, IntegrityError
 
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict
-from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.study_checks import name_flaw
@@ -149,7 +148,7 @@ class _Restoring:
                 values["value_json"] = str(_known(self._ticket_ids, "ticket", ticket))
             return {**values, "trial_id": _known(self.trial_ids, "trial", trial)}
         if table is studies:
-            spec = {**without_unmet_limits(values.get("spec", {})), "name": self.name}
+            spec = {**values.get("spec", {}), "name": self.name}
             StudySpec.from_json({key: value for key, value in spec.items() if key in StudySpec.model_fields})
             return {**values, "spec": spec, "name": self.name, "optuna_study_id": self._optuna_id}
         if table is tickets:

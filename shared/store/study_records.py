@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy.engine import RowMapping
 
-from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
 
 
@@ -66,5 +65,5 @@ def record_of(row: RowMapping) -> StudyRecord:
     """A row of the table, as the value the rest of the system knows; columns of a newer version are ignored."""
     known = {field.name: row[field.name] for field in fields(StudyRecord)}
     # Of a study with broken data: what lists all studies must list it as well.
-    spec = without_unmet_limits(row["spec"]) if isinstance(row["spec"], dict) else {}
+    spec = row["spec"] if isinstance(row["spec"], dict) else {}
     return StudyRecord(**{**known, "spec": spec, "state": StudyState(row["state"])})

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem
-from highnoon.shared.domain.limits import without_unmet_limits
 from highnoon.shared.domain.param import Categorical, Float, Int
 from highnoon.shared.domain.pruner_spec import PrunerSpec
 from highnoon.shared.domain.sampler_spec import SamplerSpec
@@ -593,22 +592,6 @@ def test_a_warm_start_needs_a_search_space() -> None:
     with pytest.raises(InvalidInput, match=r"warm_start: needs a search_space \(got \['first'\]\)"):
         StudySpec.from_json(written)
     assert StudySpec.from_json({**written, "warm_start": []}).defines_by_run
-
-
-@pytest.mark.parametrize(
-    ("stored", "read"),
-    [
-        ({"sampler": {"name": "tpe", "n_ei_candidates": 20_000}}, {"n_ei_candidates": 10_000}),
-        ({"sampler": {"name": "cmaes", "popsize": 20_000}}, {"popsize": 10_000}),
-        ({"objectives": {"loss": "minimize", "size": "minimize"}, "target_value": 1}, {}),
-        ({"objectives": {"loss": "minimize", "size": "minimize"}, "param_budget": 1}, {}),
-    ],
-)
-def test_what_an_earlier_version_has_stored_can_be_read(stored: dict[str, Any], read: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
-        StudySpec.from_json({**GOOD, **stored})
-    spec = StudySpec.from_json(without_unmet_limits({**GOOD, **stored}))
-    assert spec.sampler.options == read and spec.target_value is None
 
 
 @pytest.mark.parametrize(

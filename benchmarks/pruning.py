@@ -90,7 +90,7 @@ def own_search(
         return started.trial_id, started.params
 
     def prunes(trial: int, value: float, step: int) -> bool:
-        study.report(trial, Report(step=step, value=value))
+        study.report_many(trial, [Report(step=step, value=value)])
         return study.should_prune(trial)
 
     def finish(trial: int, loss: float | None, _: int) -> None:

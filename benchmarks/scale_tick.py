@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import redis
 from sqlalchemy import func, insert, text, update
 
 from benchmarks.roles import Role, postgres_of
@@ -69,7 +70,11 @@ def measure_ticks(stack: Stack, n_studies: int, n_tickets: int, n_workers: int) 
     """The figures of one coordinator, before any trial, with every slot at work, and with nothing to do."""
     settings = load_settings(home=stack.home.root, database_url=stack.database_url, redis_url=stack.redis_url)
     figures: dict[str, Any] = {"studies x tickets, workers": f"{n_studies} x {n_tickets:,}, {n_workers}"}
-    with opened(stack.database_url, create=True) as access, Broker(stack.redis_url) as broker:
+    with (
+        opened(stack.database_url, create=True) as access,
+        Broker(stack.redis_url) as broker,
+        redis.Redis.from_url(stack.redis_url) as client,
+    ):
         took_s = [_timed(partial(_submit, access, f"study-{n}", n_tickets)) for n in range(n_studies)]
         figures[f"submit {n_tickets:,} tickets, median (s)"] = round(statistics.median(took_s), 2)
         _add_workers(access, n_workers)
@@ -80,14 +85,14 @@ def measure_ticks(stack: Stack, n_studies: int, n_tickets: int, n_workers: int) 
 
             service = new_service()
             figures["first tick, dispatching (ms)"] = round(1e3 * _timed(service.tick))
-            _run_queued(access, broker)
+            _run_queued(access, client)
             cpu_s: list[float] = []
             figures["tick, every slot at work: p50 / p95 (ms)"] = _percentiles(
                 [_timed(service.tick, cpu_s) for _ in range(_TICKS)]
             )
             figures["of that CPU of the coordinator: p50 / p95 (ms)"] = _percentiles(cpu_s)
             figures["tick, a ticket ends before each: p50 / p95 (ms)"] = _percentiles(
-                [_tick_after_an_end(service, access, broker) for _ in range(_TICKS)]
+                [_tick_after_an_end(service, access, client) for _ in range(_TICKS)]
             )
             service.close()
             figures["coordinator's CPU, every slot at work (% of a core)"] = _cpu(new_service(), stack)
@@ -110,9 +115,9 @@ def _add_workers(access: Access, count: int) -> None:
         connection.execute(insert(workers), rows)
 
 
-def _run_queued(access: Access, broker: Broker) -> None:
-    """Makes every queued ticket a running one, a minute old, with a long lease; removes its message."""
-    broker.purge("cpu")
+def _run_queued(access: Access, client: redis.Redis) -> None:
+    """Makes every queued ticket a running one, a minute old, with a long lease; removes the messages."""
+    client.flushall()
     with access.database.transaction() as connection:
         connection.execute(
             text(
@@ -124,14 +129,14 @@ def _run_queued(access: Access, broker: Broker) -> None:
         connection.execute(running.values(state="running", attempt=1, lease_expires_at=db_now() + 86_400))
 
 
-def _tick_after_an_end(service: Service, access: Access, broker: Broker) -> float:
+def _tick_after_an_end(service: Service, access: Access, client: redis.Redis) -> float:
     one = text(
         "update hn_tickets set state = 'closed', lease_expires_at = null, closed_at = hn_now_1(), ending = 'completed',"
         " outcome = '{}', value = 1 where id = (select id from hn_tickets where state = 'running' limit 1)"
     )
     access.database.changed(one)
     took_s = _timed(service.tick)
-    _run_queued(access, broker)
+    _run_queued(access, client)
     return took_s
 
 

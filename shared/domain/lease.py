@@ -95,7 +95,6 @@ class Candidate:
 
     ticket_id: int
     study_id: int
-    optuna_study_id: int | None
     study_name: str
     spec: Mapping[str, Any]
     spec_version: int
@@ -120,12 +119,10 @@ class Lease:
 
     ticket_id: int
     attempt: int
-    study_id: int
     spec: Mapping[str, Any]
     ordinal: int
     infrastructure_failures: int
     errors: int
-    worker_id: str
     ttl_s: float
     trial_id: int
     trial_number: int

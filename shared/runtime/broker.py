@@ -137,11 +137,6 @@ class Broker:
                 pipeline.llen(name)
             return sum(int(count) for count in pipeline.execute())
 
-    def purge(self, resource: str) -> None:
-        """Drops all waiting messages of a resource; the coordinator sends again what is still wanted."""
-        with self._call():
-            self._redis.delete(*_lists(resource))
-
     def ping(self) -> None:
         """Raises ServiceUnavailable unless Redis answers."""
         with self._call():

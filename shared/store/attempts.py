@@ -86,12 +86,10 @@ class Attempts:
         return Lease(
             ticket_id=candidate.ticket_id,
             attempt=answer["attempt"],
-            study_id=candidate.study_id,
             spec=candidate.spec,
             ordinal=candidate.ordinal,
             infrastructure_failures=candidate.infrastructure_failures,
             errors=candidate.errors,
-            worker_id=holder.worker_id,
             ttl_s=ttl_s,
             trial_id=answer["trial_id"],
             trial_number=answer["trial_number"],
@@ -250,7 +248,6 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     return Candidate(
         ticket_id=row["id"],
         study_id=row["study_id"],
-        optuna_study_id=row["optuna_study_id"],
         study_name=row["name"],
         spec=row["spec"],
         spec_version=row["spec_version"],

@@ -194,13 +194,9 @@ class OptunaStudy(StudyReader):
         self._study.add_trial(waiting)
 
     @in_error_boundary
-    def report(self, trial_id: int, report: Report) -> None:
-        """Records an intermediate value; the first one of a step stays. Nothing happens to a trial that has ended."""
-        self._trials.add_reports(trial_id, [report])
-
-    @in_error_boundary
     def report_many(self, trial_id: int, reports: Sequence[Report]) -> None:
-        """As `report`, all of them in one transaction."""
+        """Records intermediate values, all of them in one transaction; the first one of a step stays. Nothing happens
+        to a trial that has ended."""
         self._trials.add_reports(trial_id, reports)
 
     @property

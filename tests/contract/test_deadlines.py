@@ -123,7 +123,6 @@ MESSAGE = RunTrial(study="digits", ticket=17)
 CALLS: dict[str, Callable[[Broker], object]] = {
     "publish": lambda broker: broker.publish([MESSAGE, MESSAGE], resource="cpu"),
     "depth": lambda broker: broker.depth("cpu"),
-    "purge": lambda broker: broker.purge("cpu"),
     "ping": lambda broker: broker.ping(),
 }
 

@@ -92,12 +92,12 @@ def test_the_pruner_goes_by_the_named_objective(optuna_store: OptunaStore) -> No
     )
     for accuracy in (0.8, 0.9):
         started = study.start_trial(ordinal=0)
-        study.report(started.trial_id, Report(step=0, value=accuracy))
+        study.report_many(started.trial_id, [Report(step=0, value=accuracy)])
         study.finish_trial(started.trial_id, Outcome(ending=Ending.COMPLETED, values=(0.5, accuracy)))
     verdicts = {}
     for accuracy in (0.1, 0.95):
         started = study.start_trial(ordinal=0)
-        study.report(started.trial_id, Report(step=0, value=accuracy))
+        study.report_many(started.trial_id, [Report(step=0, value=accuracy)])
         verdicts[accuracy] = study.should_prune(started.trial_id)
         ending = Ending.PRUNED if verdicts[accuracy] else Ending.COMPLETED
         values = () if verdicts[accuracy] else (0.5, accuracy)
@@ -110,7 +110,7 @@ def test_the_pruner_goes_by_the_named_objective(optuna_store: OptunaStore) -> No
 def test_without_a_named_objective_nothing_is_pruned(optuna_store: OptunaStore) -> None:
     study = several(optuna_store)
     started = study.start_trial(ordinal=0)
-    study.report(started.trial_id, Report(step=0, value=1e9))
+    study.report_many(started.trial_id, [Report(step=0, value=1e9)])
     assert study.should_prune(started.trial_id) is False
 
 
@@ -125,7 +125,7 @@ def test_samplers_go_on_after_good_pruned_infeasible_and_failed_trials(optuna_st
     )
     for ordinal in range(24):
         started = study.start_trial(ordinal=ordinal)
-        study.report(started.trial_id, Report(step=1, value=0.5))
+        study.report_many(started.trial_id, [Report(step=1, value=0.5)])
         outcome = Outcome(
             ending=Ending.COMPLETED,
             values=(ordinal / 24, abs(12 - ordinal)),

@@ -108,7 +108,7 @@ def test_a_pruner_of_its_own_decides_and_a_broken_one_lets_trials_go_on() -> Non
         started = study.start_trial(ordinal=0)
         answers = []
         for step in range(3):
-            study.report(started.trial_id, Report(step=step, value=1.0))
+            study.report_many(started.trial_id, [Report(step=step, value=1.0)])
             answers.append(study.should_prune(started.trial_id))
         asked[name] = answers, study.plugin_fault(), study.trial(0).attrs, study.optuna_study.trials[0].system_attrs
     assert asked["AfterTwo"][:2] == ([False, True, True], None)
@@ -141,7 +141,7 @@ def test_a_process_that_is_not_asked_any_longer_ends_and_the_next_question_start
     started = study.start_trial(ordinal=3)
     answers = []
     for step in range(2):
-        study.report(started.trial_id, Report(step=step, value=1.0))
+        study.report_many(started.trial_id, [Report(step=step, value=1.0)])
         answers.append(study.should_prune(started.trial_id))
     assert answers == [False, True], "the pruner answers again"
     assert study.plugin_fault() is None
@@ -176,7 +176,7 @@ def test_process_that_was_started_during_a_spawned_trial_outlives_it() -> None:
     # Then the pruner's process is there
     assert process.status() != psutil.STATUS_ZOMBIE
     started = study.start_trial(ordinal=0)
-    study.report(started.trial_id, Report(step=0, value=1.0))
+    study.report_many(started.trial_id, [Report(step=0, value=1.0)])
     assert not study.should_prune(started.trial_id) and study.plugin_fault() is None
     assert process.is_running()
     study.close_plugins()

@@ -413,20 +413,20 @@ def test_the_range_of_steps_is_fixed_in_the_study_by_the_first_trial_that_shows_
         trial = node.start_trial(ordinal=ordinal)
         decided = []
         for step in range(1, steps + 1):
-            node.report(trial.trial_id, Report(step=step, value=value + step))
+            node.report_many(trial.trial_id, [Report(step=step, value=value + step)])
             if node.should_prune(trial.trial_id):
                 decided.append(step)
         return trial, decided
 
     first, pruned = run(nodes[0], 0, 3, 1.0)
     assert not pruned, "nothing is known of the steps yet"
-    nodes[0].report(first.trial_id, Report(step=300, value=0.0))
+    nodes[0].report_many(first.trial_id, [Report(step=300, value=0.0)])
     nodes[0].finish_trial(first.trial_id, completed(0.0))
     assert not nodes[0].optuna_study.user_attrs
 
     # When each judges a trial, and in between one of another length has completed
     second, _ = run(nodes[1], 1, 60, 1.0)
-    nodes[1].report(second.trial_id, Report(step=9000, value=0.0))
+    nodes[1].report_many(second.trial_id, [Report(step=9000, value=0.0)])
     nodes[1].finish_trial(second.trial_id, completed(0.0))
     worse = [run(node, 2 + number, 60, 2.0)[1] for number, node in enumerate(nodes)]
 

@@ -256,7 +256,7 @@ def test_a_grids_tickets_keep_their_points_and_later_ones_serve_what_was_enqueue
 
 def test_a_retry_has_the_same_point_and_its_whole_history(study: OptunaStudy) -> None:
     first = study.start_trial(ordinal=0)
-    study.report(first.trial_id, Report(step=0, value=0.5))
+    study.report_many(first.trial_id, [Report(step=0, value=0.5)])
     study.finish_trial(first.trial_id, failed("lost"))
     second = study.start_trial(ordinal=0, before=before(first.params, first.number))
     study.finish_trial(second.trial_id, failed("lost"))
@@ -281,8 +281,8 @@ def test_a_retry_of_a_trial_that_is_not_there_is_a_new_trial(study: OptunaStudy)
 
 def test_the_first_report_of_a_step_stays(study: OptunaStudy) -> None:
     asked = study.start_trial(ordinal=0)
-    study.report(asked.trial_id, Report(step=1, value=0.5))
-    study.report(asked.trial_id, Report(step=1, value=0.9))
+    study.report_many(asked.trial_id, [Report(step=1, value=0.5)])
+    study.report_many(asked.trial_id, [Report(step=1, value=0.9)])
     study.report_many(
         asked.trial_id,
         [
@@ -303,7 +303,7 @@ def test_the_first_report_of_a_step_stays(study: OptunaStudy) -> None:
 def test_a_trial_that_has_ended_takes_no_report(study: OptunaStudy) -> None:
     asked = study.start_trial(ordinal=0)
     study.finish_trial(asked.trial_id, failed("lost"))
-    study.report(asked.trial_id, Report(step=0, value=0.5))
+    study.report_many(asked.trial_id, [Report(step=0, value=0.5)])
     assert study.trial(0).reports == ()
     assert study.should_prune(asked.trial_id) is False
 
@@ -312,11 +312,11 @@ def test_prunes_what_is_worse_than_the_others(store: OptunaStore) -> None:
     study = store.open(spec_of(pruner=PrunerSpec(name="median", options={"n_startup_trials": 3})))
     for ordinal in range(3):
         asked = study.start_trial(ordinal=ordinal)
-        study.report(asked.trial_id, Report(step=0, value=0.5))
+        study.report_many(asked.trial_id, [Report(step=0, value=0.5)])
         study.finish_trial(asked.trial_id, completed())
     good, bad = study.start_trial(ordinal=3), study.start_trial(ordinal=4)
-    study.report(good.trial_id, Report(step=0, value=0.4))
-    study.report(bad.trial_id, Report(step=0, value=0.6))
+    study.report_many(good.trial_id, [Report(step=0, value=0.4)])
+    study.report_many(bad.trial_id, [Report(step=0, value=0.6)])
     assert study.should_prune(good.trial_id) is False
     assert study.should_prune(bad.trial_id) is True
 
@@ -324,7 +324,7 @@ def test_prunes_what_is_worse_than_the_others(store: OptunaStore) -> None:
 def test_hyperband_notes_its_rungs_with_the_trial(store: OptunaStore) -> None:
     study = store.open(spec_of(pruner=PrunerSpec(name="hyperband", options={"max_resource": 4})))
     asked = study.start_trial(ordinal=0)
-    study.report(asked.trial_id, Report(step=3, value=0.5))
+    study.report_many(asked.trial_id, [Report(step=3, value=0.5)])
     study.should_prune(asked.trial_id)
     (frozen,) = study.optuna_study.get_trials()
     assert "completed_rung_0" in frozen.system_attrs
@@ -359,9 +359,9 @@ def test_a_pruned_trial_has_the_given_value_or_its_last_report(
     study: OptunaStudy, given: float | None, last: float | None, value: float | None
 ) -> None:
     asked = study.start_trial(ordinal=0)
-    study.report(asked.trial_id, Report(step=0, value=7.0))
+    study.report_many(asked.trial_id, [Report(step=0, value=7.0)])
     if last is not None:
-        study.report(asked.trial_id, Report(step=1, value=last))
+        study.report_many(asked.trial_id, [Report(step=1, value=last)])
     else:
         value = 7.0
     outcome = Outcome(ending=Ending.PRUNED, value=given)
@@ -410,7 +410,7 @@ def test_completed_without_a_number_is_a_broken_invariant(study: OptunaStudy, va
 
 def test_what_did_not_fit_into_memory_is_infeasible(study: OptunaStudy) -> None:
     asked = study.start_trial(ordinal=0)
-    study.report(asked.trial_id, Report(step=0, value=0.001))
+    study.report_many(asked.trial_id, [Report(step=0, value=0.001)])
     study.finish_trial(asked.trial_id, Outcome(ending=Ending.STOPPED, cause="out_of_memory"))
     (frozen,) = study.optuna_study.get_trials()
     assert frozen.constraints == {"memory": 1.0}
@@ -484,7 +484,7 @@ def test_a_constraint_leads_the_sampler_to_what_fits_before_anything_did() -> No
             for ordinal in range(40):
                 asked = study.start_trial(ordinal=ordinal)
                 size = int(str(asked.params["size"]))
-                study.report(asked.trial_id, Report(step=0, value=1 / size))
+                study.report_many(asked.trial_id, [Report(step=0, value=1 / size)])
                 missed = Outcome(ending=ending, cause="param_budget", constraint=size / 20 - 1)
                 study.finish_trial(asked.trial_id, missed if size > 20 else completed(1 / size))
             return len(study.trials([TrialState.COMPLETE]))

@@ -77,7 +77,7 @@ def test_optuna_in_another_process_reads_what_we_wrote(url: str) -> None:
         study = store.open(spec_of(sampler=SamplerSpec(name="tpe"), seed=1))
         for ordinal in range(14):
             asked = study.start_trial(ordinal=ordinal)
-            study.report(asked.trial_id, Report(step=0, value=0.5))
+            study.report_many(asked.trial_id, [Report(step=0, value=0.5)])
             study.finish_trial(asked.trial_id, completed(float(ordinal)))
         study.start_trial(ordinal=14)
         ours = [[t.number, str(t.state), t.params, t.value, dict(t.attrs)] for t in study.trials()]
@@ -326,7 +326,7 @@ def test_optuna_reads_a_constraint_and_keeps_its_best_trial_feasible(url: str) -
         stopped = Outcome(ending=Ending.STOPPED, cause="param_budget", constraint=0.5, params_count=1500)
         for outcome, report in ((stopped, 0.001), (completed(0.25), 0.3)):
             asked = study.start_trial(ordinal=0)
-            study.report(asked.trial_id, Report(step=0, value=report))
+            study.report_many(asked.trial_id, [Report(step=0, value=report)])
             study.finish_trial(asked.trial_id, outcome)
     theirs = optuna.load_study(study_name="digits", storage=normalise(url))
     assert [trial.constraints for trial in theirs.trials] == [{"param_budget": 0.5}, {}]

@@ -141,8 +141,8 @@ def test_tickets_in_every_state_are_accounted_for(older: Older) -> None:
 
         # Then the holder of a lease goes on, and the attempt that had just created its trial is reaped with it
         lease = Lease(
-            ticket_id=5, attempt=1, study_id=1, spec=SPEC, ordinal=4, infrastructure_failures=1, errors=0,
-            worker_id="anna", ttl_s=30.0, trial_id=found[5]._trial_id, trial_number=found[5].number,
+            ticket_id=5, attempt=1, spec=SPEC, ordinal=4, infrastructure_failures=1, errors=0,
+            ttl_s=30.0, trial_id=found[5]._trial_id, trial_number=found[5].number,
             params=found[5].params,
         )  # fmt: skip
         assert ledger.attempts.renew(lease, Progress()) is Wish.CARRY_ON

@@ -80,8 +80,8 @@ def test_ticks_go_on_and_leadership_stays_while_redis_is_frozen(
 
 
 def test_frozen_redis_counts_as_away_until_it_answers_again(own_stack: Stack) -> None:
-    with Broker(own_stack.redis_url) as broker:
-        broker.purge("cpu")
+    with Broker(own_stack.redis_url) as broker, redis.Redis.from_url(own_stack.redis_url) as client:
+        client.flushall()
         queues = QueueClient(broker)
         assert queues.depths() == {"cpu": 0, "gpu": 0}
         with frozen(own_stack, "redis"):
@@ -98,7 +98,7 @@ def test_frozen_redis_counts_as_away_until_it_answers_again(own_stack: Stack) ->
 
 def test_ticket_that_is_tried_again_goes_before_those_that_wait(own_stack: Stack) -> None:
     with Broker(own_stack.redis_url) as broker, redis.Redis.from_url(own_stack.redis_url) as client:
-        broker.purge("cpu")
+        client.flushall()
         broker.publish([RunTrial(study="digits", ticket=number) for number in (1, 2, 3)], resource="cpu")
         broker.publish([RunTrial(study="digits", ticket=4)], resource="cpu", first=True)
         # Several at once stay in their order

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TypeVar
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.lease import Lease, Progress, Wish
+from highnoon.shared.domain.lease import Lease, Progress
 from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
@@ -83,9 +83,9 @@ class TrialServices:
         self._pid: int | None = None
         self._reports = ReportBuffer()
         self._step: int | None = None
-        self._renewal: Future[Wish] | None = None
+        self._renewal: Future[bool] | None = None
         self._renew_at = now_s() + node.settings.renew_s
-        self._wish = Wish.CARRY_ON
+        self._is_cancelled = False
         self._drain = node.drain
         self._read_drain_at, self._must_drain = 0.0, False
         self._pruned = PrunedTrial(lease.trial_id, lease.trial_number)
@@ -197,7 +197,7 @@ class TrialServices:
             return Outcome(
                 ending=Ending.RELEASED, cause=Cause.DRAIN, message="handed back: the worker is shutting down"
             )
-        if self._wish is Wish.CANCEL:
+        if self._is_cancelled:
             return Outcome(ending=Ending.CANCELLED, cause=Cause.CANCELLED, message="cancelled by a person")
         return None
 
@@ -215,7 +215,7 @@ class TrialServices:
                 return
             renewal, self._renewal = self._renewal, None
             try:
-                self._wish = renewal.result()
+                self._is_cancelled = renewal.result()
             except ServiceUnavailable as error:
                 self._log_outage("renew", error)
                 self._renew_at = now_s() + _RENEW_AGAIN_S
@@ -235,12 +235,12 @@ class TrialServices:
 
     # The following run in the I/O thread.
 
-    def _renew(self) -> Wish:
+    def _renew(self) -> bool:
         memory = None if self._pid is None else process_memory(self._pid)
         rss_bytes = None if memory is None else memory.pss_bytes
         history = self._history if now_s() >= self._write_curves_at else None
         progress = Progress(step=self._step, rss_bytes=rss_bytes, metric_history=history)
-        wish = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
+        is_cancelled = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))
         if history is not None:
             self._write_curves_at = now_s() + _WRITE_CURVES_EVERY_S
             if self._history is history:  # the monitor may have another one by now
@@ -248,7 +248,7 @@ class TrialServices:
         # After the lease: where another client holds the trial's row, attributes wait for the next renewal.
         with suppress(ServiceUnavailable):
             self.flush()
-        return wish
+        return is_cancelled
 
     def _read_view(self) -> PrunerView:
         if self.unwritten:

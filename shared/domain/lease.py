@@ -17,13 +17,6 @@ from highnoon.shared.domain.states import INFRASTRUCTURE_ENDINGS, Cause, Ending,
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Params
 
 
-class Wish(StrEnum):
-    """What the study wants of a holder; brought back by each renewal."""
-
-    CARRY_ON = "carry_on"
-    CANCEL = "cancel"
-
-
 class Disposition(StrEnum):
     """What an outcome does to its ticket."""
 

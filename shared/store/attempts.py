@@ -26,7 +26,6 @@ from highnoon.shared.domain.lease import (
     LostAttempt,
     Progress,
     StartRefusal,
-    Wish,
 )
 from highnoon.shared.domain.result_parsing import LARGEST_STEP
 from highnoon.shared.domain.states import Cause, Ending, TicketState
@@ -101,9 +100,9 @@ class Attempts:
             extension=new.extension,
         )
 
-    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> Wish:
-        """Extends the lease by its full term, adds reports, and brings back what the study wants of the holder."""
-        is_cancelled = self._db.call(
+    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report] = ()) -> bool:
+        """Extends the lease by its full term and adds reports. Returns whether a person has cancelled the trial."""
+        is_cancelled: bool = self._db.call(
             _RENEW,
             ticket=lease.ticket_id,
             attempt=lease.attempt,
@@ -113,7 +112,7 @@ class Attempts:
             reports=_reports(reports),
             metric_history=None if progress.metric_history is None else json_text(progress.metric_history),
         )
-        return Wish.CANCEL if is_cancelled else Wish.CARRY_ON
+        return is_cancelled
 
     def add(self, lease: Lease, new: NewTrial) -> None:
         """Adds parameters and attributes to the running trial; the ticket keeps the parameters for a later attempt."""

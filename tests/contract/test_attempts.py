@@ -20,7 +20,7 @@ from sqlalchemy import make_url, select, text, update
 from highnoon.coordinator.planner import Snapshot, Stop, plan
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import LeaseLost, ServiceRefused, ServiceUnavailable
-from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, Wish, retry_delay_s
+from highnoon.shared.domain.lease import Disposition, Holder, Lease, Progress, StartRefusal, retry_delay_s
 from highnoon.shared.domain.states import OPTUNA_STATE, Ending, StudyState, TicketState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -235,9 +235,9 @@ def test_renew_extends_the_lease_and_writes_progress_and_reports(ledger: Ledger)
     assert [expired.ticket_id for expired in ledger.snapshot.expiring(within_s=0.0)] == [ticket]
 
     progress = Progress(step=2**40, rss_bytes=1024)
-    wish = ledger.attempts.renew(lease, progress, [Report(step=1, value=0.5)])
+    is_cancelled = ledger.attempts.renew(lease, progress, [Report(step=1, value=0.5)])
 
-    assert wish is Wish.CARRY_ON, "an expired lease that was not reaped can be renewed"
+    assert not is_cancelled, "an expired lease that was not reaped can be renewed"
     assert ledger.snapshot.expiring(within_s=0.0) == []
     assert ledger.trial(lease).intermediate_values == {1: 0.5}
     with ledger.database.transaction() as connection:
@@ -265,7 +265,7 @@ def test_cancel_reaches_the_holder_by_its_renewal(ledger: Ledger) -> None:
     assert ledger.studies.cancel(study.id) is True
     states = [ledger.state(ticket) for ticket in (running, queued, waiting)]
     assert states == [TicketState.RUNNING, TicketState.CANCELLED, TicketState.CANCELLED]
-    assert ledger.attempts.renew(lease, Progress()) is Wish.CANCEL
+    assert ledger.attempts.renew(lease, Progress())
     assert ledger.start_at(candidate, BERT) is StartRefusal.NOT_AVAILABLE
     ledger.finish(lease, Outcome(ending=Ending.CANCELLED, cause="cancelled"))
     assert ledger.trial(lease).state is TrialState.FAIL
@@ -351,7 +351,7 @@ def test_a_finish_that_is_repeated_finds_its_own_first_try(ledger: Ledger, dispo
         assert ledger.look(ticket).infrastructure_failures == (1 if disposition is Disposition.RETRY else 0)
         other = ledger.start(ticket, BERT)
         ledger.finish(lease, KILLED, disposition, token="one decision")
-        assert ledger.attempts.renew(other, Progress()) is Wish.CARRY_ON, "the present holder is undisturbed"
+        assert not ledger.attempts.renew(other, Progress()), "the present holder is undisturbed"
 
 
 def test_another_decision_about_a_finished_attempt_is_refused(ledger: Ledger) -> None:
@@ -440,7 +440,7 @@ def test_a_trial_of_a_study_that_was_deleted_in_optuna_still_closes_its_ticket(l
     (ticket,) = ledger.tickets(ledger.study())
     lease = ledger.start(ticket)
     optuna.delete_study(study_name="digits", storage=ledger.database.url)
-    assert ledger.attempts.renew(lease, Progress(), [Report(step=1, value=1.0)]) is Wish.CARRY_ON
+    assert not ledger.attempts.renew(lease, Progress(), [Report(step=1, value=1.0)])
     assert ledger.finish(lease) == "deleted"
     assert ledger.state(ticket) == TicketState.CLOSED
 
@@ -468,7 +468,7 @@ def test_no_lock_of_a_study_stands_in_the_way_of_finish_and_renew(ledger: Ledger
     address = ledger.database.url.replace("+psycopg2", "", 1)
     with closing(psycopg2.connect(address)) as frozen, frozen.cursor() as cursor:
         cursor.execute("SELECT * FROM studies FOR UPDATE; SELECT * FROM hn_studies FOR UPDATE")
-        assert ledger.attempts.renew(lease, Progress(), [Report(step=1, value=0.5)]) is Wish.CARRY_ON
+        assert not ledger.attempts.renew(lease, Progress(), [Report(step=1, value=0.5)])
         ledger.finish(lease)
         hurried = make_url(ledger.database.url).update_query_dict({"options": "-c lock_timeout=100ms"})
         with closing(Database(hurried.render_as_string(hide_password=False))) as database:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import inspect, select, text
 
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.lease import Disposition, Lease, Progress, Wish
+from highnoon.shared.domain.lease import Disposition, Lease, Progress
 from highnoon.shared.domain.states import Ending, TicketState
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.database import Database
@@ -145,7 +145,7 @@ def test_tickets_in_every_state_are_accounted_for(older: Older) -> None:
             ttl_s=30.0, trial_id=found[5]._trial_id, trial_number=found[5].number,
             params=found[5].params,
         )  # fmt: skip
-        assert ledger.attempts.renew(lease, Progress()) is Wish.CARRY_ON
+        assert not ledger.attempts.renew(lease, Progress())
         ledger.finish(lease)
         assert ledger.trial(lease).state is TrialState.COMPLETE
         assert [expired.ticket_id for expired in ledger.snapshot.expiring(within_s=0.0)] == [6]

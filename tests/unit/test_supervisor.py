@@ -17,7 +17,7 @@ import pytest
 from highnoon.shared.domain.artifact import Checkpoint
 from highnoon.shared.domain.errors import LeaseLost
 from highnoon.shared.domain.extension import Extension
-from highnoon.shared.domain.lease import Disposition, Lease, Progress, Wish
+from highnoon.shared.domain.lease import Disposition, Lease, Progress
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.study import StudySpec
@@ -81,9 +81,9 @@ class Ledger:
             raise self.error
         self.finished.append((outcome, disposition, token, reports))
 
-    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report]) -> Wish:
+    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report]) -> bool:
         self.renewals += 1
-        return Wish.CARRY_ON
+        return False
 
     def note_file(self, lease: Lease, file_id: str) -> None:
         """Before it is written."""

@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
-from highnoon.shared.domain.lease import Lease, Progress, Wish
+from highnoon.shared.domain.lease import Lease, Progress
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Report
 from highnoon.shared.search.plugged import PluggedPruner
@@ -60,7 +60,7 @@ class Database:
     reports: list[Report] = field(default_factory=list)
     renewals: list[Progress] = field(default_factory=list)
     error: Exception | None = None
-    wish: Wish = Wish.CARRY_ON
+    is_cancelled: bool = False
     tries: int = 0
     answers: threading.Event = field(default_factory=threading.Event)
 
@@ -70,11 +70,11 @@ class Database:
     def __post_init__(self) -> None:
         self.answers.set()
 
-    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report]) -> Wish:
+    def renew(self, lease: Lease, progress: Progress, reports: Sequence[Report]) -> bool:
         self._answer()
         self.renewals.append(progress)
         self.reports += reports
-        return self.wish
+        return self.is_cancelled
 
     def add_reports(self, lease: Lease, reports: Sequence[Report]) -> None:
         self._answer()
@@ -356,12 +356,12 @@ def test_curves_are_written_less_often_than_the_lease_is_renewed(scene: Scene) -
 
 def test_a_trial_without_curves_keeps_none(scene: Scene) -> None:
     scene.services.take_history({})
-    assert scene.services._renew() is Wish.CARRY_ON
+    assert not scene.services._renew()
     assert [one.metric_history for one in scene.database.renewals] == [None]
 
 
 def test_a_persons_cancel_and_a_lost_lease_arrive_with_the_renewal(scene: Scene) -> None:
-    scene.database.wish = Wish.CANCEL
+    scene.database.is_cancelled = True
     outcome = eventually(scene.services.interruption, 5, what="the cancellation arrives")
     assert outcome.ending is Ending.CANCELLED
     scene.database.error = LeaseLost("ticket=17 attempt=1")
@@ -499,7 +499,7 @@ def test_lease_is_renewed_while_attributes_cannot_be_written(scene: Scene, monke
         raise ServiceUnavailable("locked")
 
     monkeypatch.setattr(scene.services.suggestions, "flush", locked)
-    assert scene.services._renew() is Wish.CARRY_ON and len(scene.database.renewals) == 1
+    assert not scene.services._renew() and len(scene.database.renewals) == 1
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_finish_writes_each_ending_to_both_sides(ledger: Ledger, ending: Ending)
     assert ("constraints:memory" in trial.system_attrs) is (ending is Ending.STOPPED)
 
     (attempt,) = ledger.studies.attempts(study.id)
-    assert (attempt.ending, attempt.cause, attempt.exit_status, attempt.signal) == (ending, "because", 1, "SIGKILL")
+    assert (attempt.ending, attempt.cause, attempt.exit_status, attempt.signal) == (ending, "swap", 1, "SIGKILL")
     assert (attempt.peak_rss_bytes, attempt.memory, attempt.foreign_ending) == (2**40, USED, None)
     assert (attempt.message, attempt.log_tail) == ("in \ufffd words ?", "the \ufffd end")
     with ledger.database.transaction() as connection:

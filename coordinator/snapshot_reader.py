@@ -223,7 +223,7 @@ class SnapshotReader:
             or time.monotonic() < self._streaks_at
         ):
             return ()
-        self._streaks_at = time.monotonic() + self._settings.reap_s
+        self._streaks_at = time.monotonic() + self._settings.presence_s
         active = self._nodes.active_ids(silent_for_s=self._silent_s)
         return tuple(self._node_queries.failure_streaks(active, [load.study.id for load in loads]))
 

@@ -43,7 +43,6 @@ HERE = Path(__file__).parent
 _SHORT = {
     "HIGHNOON_LEASE_S": "3",
     "HIGHNOON_RENEW_S": "0.5",
-    "HIGHNOON_REAP_S": "0.5",
     "HIGHNOON_PRESENCE_S": "0.5",
     "HIGHNOON_TICK_S": "0.2",
     "HIGHNOON_LEADER_TTL_S": "1",

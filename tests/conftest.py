@@ -159,7 +159,6 @@ def settings(tmp_path: Path) -> Settings:
 SHORT_PERIODS: dict[str, Any] = {
     "lease_s": 2.0,
     "renew_s": 0.4,
-    "reap_s": 0.2,
     "presence_s": 0.5,
     "tick_s": 0.1,
     "leader_ttl_s": 1.0,

@@ -100,10 +100,9 @@ class Settings(BaseSettings):
     """How long a worker may be silent before its trial is given to another one."""
     renew_s: Seconds = 8.0
     """How often a running trial's lease is renewed; less than half of a lease."""
-    reap_s: Seconds = 5.0
-    """How often the coordinator compares the failures of the nodes."""
     presence_s: Seconds = 5.0
-    """How often a node reports that it is there. After four silences its slots do not count."""
+    """How often a node reports that it is there, and the coordinator compares the failures of nodes. After four
+    silences its slots do not count."""
     tick_s: Seconds = 1.0
     """How often the coordinator looks at the ledger when no notification arrives and no lease expires."""
     leader_ttl_s: Seconds = 5.0

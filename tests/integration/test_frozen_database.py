@@ -27,7 +27,6 @@ LATE_S = 8.0
 DEFAULT_LEASE = {
     "HIGHNOON_LEASE_S": "30",
     "HIGHNOON_RENEW_S": "8",
-    "HIGHNOON_REAP_S": "5",
     "HIGHNOON_LEADER_TTL_S": "10",
     "HIGHNOON_TICK_S": "1",
 }

@@ -38,7 +38,7 @@ def test_an_argument_beats_the_environment_and_none_is_no_argument() -> None:
 
     assert (settings.lease_s, settings.tick_s, settings.log_level) == (90.0, 2.0, "debug")
     sources = {row.name: row.source for row in settings.describe()}
-    assert (sources["lease_s"], sources["tick_s"], sources["reap_s"]) == ("argument", "environment", "default")
+    assert (sources["lease_s"], sources["tick_s"], sources["renew_s"]) == ("argument", "environment", "default")
 
 
 def test_constructing_settings_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
 def test_a_period_is_finite_and_positive(value: str) -> None:
-    assert "HIGHNOON_REAP_S" in problems_of({"HIGHNOON_REAP_S": value})
+    assert "HIGHNOON_RENEW_S" in problems_of({"HIGHNOON_RENEW_S": value})
 
 
 def test_two_renewals_fit_into_a_lease() -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from highnoon.shared.domain.errors import FileStoreError, LeaseLost
-from highnoon.shared.domain.lease import Lease
+from highnoon.shared.domain.lease import DISK_FULL_S, Lease, dispose
 from highnoon.shared.domain.messages import RunTrial
 from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import Outcome
@@ -26,7 +26,6 @@ from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.database import Database
 from highnoon.workers.assignments import assignment_of
-from highnoon.workers.attempt_decision import DISK_FULL_S, Decision
 from highnoon.workers.attempt_files import AttemptFiles
 from highnoon.workers.attempt_log import AttemptLog
 from highnoon.workers.claim import Claims, StartedAttempt
@@ -242,8 +241,13 @@ class Supervisor:
     def _finish(self, started: StartedAttempt, services: TrialServices, outcome: Outcome) -> None:
         """Decides what becomes of the ticket and writes it in one call: the point of no return."""
         lease, spec = started.lease, started.study.spec
-        decision = Decision.of(outcome, lease, spec)
-        disposition = decision.disposition
+        disposition, delay_s = dispose(
+            outcome,
+            infrastructure_failures=lease.infrastructure_failures,
+            errors=lease.errors,
+            max_attempts=spec.max_attempts,
+            retry_errors=spec.retry_errors,
+        )
         files = AttemptFiles(self._node, services)
         outcome = files.added_to(outcome, disposition, keeps_checkpoint=spec.keeps_last_checkpoints)
         token = uuid4().hex
@@ -254,7 +258,7 @@ class Supervisor:
                 lease,
                 outcome,
                 disposition=disposition,
-                delay_s=decision.delay_s,
+                delay_s=delay_s,
                 reports=services.unwritten,
                 token=token,
             )

@@ -126,13 +126,8 @@ class Lease:
     extension: Extension | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often a ticket is tried again: after failures of the infrastructure, and after errors of the objective."""
-
-    max_attempts: int = 3
-    retry_errors: int = 0
-
+DISK_FULL_S = 1.0
+"""How long a ticket waits that a node without room has handed back."""
 
 RETRY_DELAY_S = 1.0
 _LONGEST_RETRY_DELAY_S, _LONGEST_AFTER = 300.0, 9
@@ -151,15 +146,18 @@ def retry_delay_s(infrastructure_failures: int, cause: str | None = None) -> flo
     return min(doubled, _LONGEST_RETRY_DELAY_S) if must_wait else 0.0
 
 
-def dispose(outcome: Outcome, *, infrastructure_failures: int, errors: int, policy: RetryPolicy) -> Disposition:
-    """What to do with a ticket whose attempt ended so; the counts are those before this attempt.
+def dispose(
+    outcome: Outcome, *, infrastructure_failures: int, errors: int, max_attempts: int, retry_errors: int
+) -> tuple[Disposition, float]:
+    """What to do with a ticket whose attempt ended so, and how many seconds it waits where it is tried again.
 
-    `hn_reap_1` in functions.sql decides in the same way about an attempt that was lost.
+    The counts are those before this attempt. `hn_reap_1` in functions.sql decides in the same way about an attempt
+    that was lost.
     """
     if outcome.ending is Ending.RELEASED:
-        return Disposition.RELEASE
-    if outcome.ending in INFRASTRUCTURE_ENDINGS:
-        return Disposition.RETRY if infrastructure_failures + 1 < policy.max_attempts else Disposition.CLOSE
-    if outcome.ending is Ending.FAILED and errors < policy.retry_errors:
-        return Disposition.RETRY
-    return Disposition.CLOSE
+        return Disposition.RELEASE, DISK_FULL_S if outcome.cause == Cause.DISK else 0.0
+    if outcome.ending in INFRASTRUCTURE_ENDINGS and infrastructure_failures + 1 < max_attempts:
+        return Disposition.RETRY, retry_delay_s(infrastructure_failures, outcome.cause)
+    if outcome.ending is Ending.FAILED and errors < retry_errors:
+        return Disposition.RETRY, 0.0
+    return Disposition.CLOSE, 0.0

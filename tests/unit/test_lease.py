@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose, retry_delay_s
+from highnoon.shared.domain.lease import DISK_FULL_S, Disposition, dispose, retry_delay_s
 from highnoon.shared.domain.states import OPTUNA_STATE, Cause, Ending, TrialState
 from highnoon.shared.domain.trial import Outcome
-
-POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
 
 
 @pytest.mark.parametrize(
@@ -31,17 +29,32 @@ POLICY = RetryPolicy(max_attempts=3, retry_errors=1)
     ],
 )
 def test_disposition(ending: Ending, infrastructure_failures: int, errors: int, expected: Disposition) -> None:
-    assert (
-        dispose(Outcome(ending=ending), infrastructure_failures=infrastructure_failures, errors=errors, policy=POLICY)
-        is expected
-    )
+    counts = {"infrastructure_failures": infrastructure_failures, "errors": errors}
+    assert dispose(Outcome(ending=ending), **counts, max_attempts=3, retry_errors=1)[0] is expected
 
 
 def test_errors_are_not_retried_unless_the_study_says_so() -> None:
-    assert (
-        dispose(Outcome(ending=Ending.FAILED), infrastructure_failures=0, errors=0, policy=RetryPolicy())
-        is Disposition.CLOSE
-    )
+    failed = Outcome(ending=Ending.FAILED)
+    found = dispose(failed, infrastructure_failures=0, errors=0, max_attempts=3, retry_errors=0)
+    assert found == (Disposition.CLOSE, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause", "infrastructure_failures", "delay_s"),
+    [
+        (Ending.RELEASED, Cause.DRAIN, 2, 0.0),
+        (Ending.RELEASED, Cause.DISK, 0, DISK_FULL_S),
+        (Ending.KILLED, Cause.SIGNAL, 1, 2.0),
+        (Ending.KILLED, Cause.SIGNAL, 2, 0.0),
+        (Ending.FAILED, Cause.EXCEPTION, 2, 0.0),
+    ],
+)
+def test_what_the_infrastructure_ended_waits_longer_each_time(
+    ending: Ending, cause: Cause, infrastructure_failures: int, delay_s: float
+) -> None:
+    counts = {"infrastructure_failures": infrastructure_failures, "errors": 0}
+    outcome = Outcome(ending=ending, cause=cause)
+    assert dispose(outcome, **counts, max_attempts=3, retry_errors=1)[1] == delay_s
 
 
 def test_every_ending_is_told_as_a_finished_state() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highnoon.shared.domain.errors import InvalidInput
-from highnoon.shared.domain.lease import Disposition, RetryPolicy, dispose
+from highnoon.shared.domain.lease import Disposition, dispose
 from highnoon.shared.domain.memory_sizes import bytes_of, nearest_size, said
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
@@ -181,15 +181,12 @@ class TestExplainEnd:
         assert other is not None and (other.ending, other.cause) == (Ending.KILLED, "oom_neighbour")
 
     def test_after_a_neighbours_doing_it_is_tried_again_once_and_alone(self) -> None:
-        policy = RetryPolicy(max_attempts=3)
+        limits = {"errors": 0, "max_attempts": 3, "retry_errors": 0}
         first = self.explain(node_kills=1)
-        assert (
-            first is not None
-            and dispose(first, infrastructure_failures=0, errors=0, policy=policy) is Disposition.RETRY
-        )
+        assert first is not None and dispose(first, infrastructure_failures=0, **limits)[0] is Disposition.RETRY
         second = self.explain(node_kills=1, was_alone=True)
         assert second is not None and (second.ending, second.cause) == (Ending.STOPPED, "oom_neighbour")
-        assert dispose(second, infrastructure_failures=1, errors=0, policy=policy) is Disposition.CLOSE
+        assert dispose(second, infrastructure_failures=1, **limits)[0] is Disposition.CLOSE
 
 
 def trial(group: int, *, age: int, used: int) -> RunningTrial:

@@ -18,16 +18,7 @@ class AttemptLog:
 
     def event(self, action: str, lease: Lease, *, level: int = logging.INFO, **fields: object) -> None:
         """One line."""
-        event(
-            self._logger,
-            action,
-            level=level,
-            study=lease.spec["name"],
-            ticket=lease.ticket_id,
-            attempt=lease.attempt,
-            worker=self._worker,
-            **fields,
-        )
+        event(self._logger, action, level=level, **lease.ids, worker=self._worker, **fields)
 
     def finish(self, lease: Lease, outcome: Outcome, disposition: Disposition, foreign_ending: str | None) -> None:
         """The line of an attempt whose outcome is written; `foreign_ending` is how another program ended its trial.

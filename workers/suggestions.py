@@ -65,8 +65,7 @@ class Suggestions:
         try:
             return answer.result()
         except ServiceUnavailable as error:
-            fields = {"ticket": self._lease.ticket_id, "attempt": self._lease.attempt}
-            event(_log, "outage", level=logging.WARNING, during="suggest", **fields, error=error)
+            event(_log, "outage", level=logging.WARNING, **self._lease.ids, during="suggest", error=error)
             self._again_at = now_s() + _AGAIN_S
             return None
 

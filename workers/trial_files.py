@@ -205,9 +205,7 @@ class TrialFiles:
         self._event("not_stored", why, file=saved.name or "checkpoint")
 
     def _event(self, action: str, why: object, *, level: int = logging.WARNING, **fields: object) -> None:
-        lease = self._lease
-        place = {"study": lease.spec["name"], "ticket": lease.ticket_id, "attempt": lease.attempt, **fields}
-        event(_log, action, level=level, **place, reason=why)
+        event(_log, action, level=level, **self._lease.ids, **fields, reason=why)
 
     # The following run in the thread of the store.
 

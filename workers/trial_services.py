@@ -271,12 +271,4 @@ class TrialServices:
         return answer
 
     def _log_outage(self, during: str, error: ServiceUnavailable) -> None:
-        event(
-            _log,
-            "outage",
-            level=logging.WARNING,
-            ticket=self._lease.ticket_id,
-            attempt=self._lease.attempt,
-            during=during,
-            error=error,
-        )
+        event(_log, "outage", level=logging.WARNING, **self._lease.ids, during=during, error=error)

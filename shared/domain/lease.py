@@ -125,6 +125,11 @@ class Lease:
     checkpoint: Checkpoint | None = None
     extension: Extension | None = None
 
+    @property
+    def ids(self) -> dict[str, object]:
+        """By which a log names the attempt."""
+        return {"study": self.spec["name"], "ticket": self.ticket_id, "attempt": self.attempt}
+
 
 DISK_FULL_S = 1.0
 """How long a ticket waits that a node without room has handed back."""

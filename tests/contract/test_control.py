@@ -20,12 +20,10 @@ from highnoon.coordinator.study_faults import StudyFaults
 from highnoon.shared.domain.errors import InvalidInput, StudyConflict
 from highnoon.shared.domain.limits import FIRST_FAILURES, limit_met
 from highnoon.shared.domain.states import Ending, StudyState, TicketState
-from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store import steering
 from highnoon.shared.store.access import Access, opened
-from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.node_queries import NEWEST_ATTEMPTS, NodeQueries
 from highnoon.shared.store.nodes import Nodes
@@ -168,27 +166,6 @@ def test_study_that_reached_its_target_goes_on_with_added_trials_until_one_of_th
         is_queued = tickets.c.state == TicketState.QUEUED
         connection.execute(update(tickets).where(is_queued).values(**reached, closed_at=db_now()))
     assert planned() == ["target_value"]
-
-
-def test_study_that_was_stored_with_larger_limits_than_are_taken_now_goes_on(access: Access, control: Control) -> None:
-    # Given a study of an earlier version
-    old = study(access, "old", n_trials=2)
-    with access.database.transaction() as connection:
-        limits = {"max_failures_in_a_row": 1_000_000, "early_stop": {"patience": 20_000}}
-        connection.execute(update(studies).where(studies.c.id == old.id).values(spec={**old.spec, **limits}))
-
-    # Then coordinator, workers and readers take it, without these limits
-    queues: Any = SimpleNamespace(depths=lambda: None)
-    reader = SnapshotReader(
-        load_settings({}), database=access.database, queues=queues, faults=StudyFaults(control, Counters())
-    )
-    (load,) = reader.read(steady_s=30.0).loads
-    (ticket, _) = control.dispatch(old.id, 2)
-    candidate = Attempts(access.database).look(ticket)
-    assert candidate is not None
-    read = [StudySpec.from_json(spec) for spec in (load.study.spec, candidate.spec, access.studies.get("old").spec)]
-    assert load.fault is None
-    assert [(spec.max_failures_in_a_row, spec.early_stop) for spec in read] == 3 * [(0, None)]
 
 
 def test_trial_times_of_a_study_that_has_begun_are_read_at_every_tick_until_enough_trials_ended(ledger: Ledger) -> None:

@@ -67,7 +67,7 @@ studies = Table(
     Column("spec", _Json, nullable=False),
     # Grows with every change of the specification: a point that was sampled for an older one is not started.
     Column("spec_version", Integer, nullable=False, default=1, server_default="1"),
-    # Optuna's study of the same name, in the same database; NULL until it is known.
+    # Optuna's study of the same name, in the same database; NULL only where it was gone before ledger version 4.
     Column("optuna_study_id", Integer),
     # Why the coordinator leaves this study alone for now: its stored data cannot be used.
     Column("fault", Text),

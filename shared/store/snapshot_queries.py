@@ -219,7 +219,7 @@ def _loads() -> Select[Any]:
             _count(TicketState.QUEUED).label("queued"),
             _count(TicketState.RUNNING).label("running"),
             func.coalesce(db_now() - studies.c.started_at, 0.0).label("age_s"),
-            (studies.c.optuna_study_id.is_not(None) & ~known).label("deleted"),
+            (~known).label("deleted"),
             directions.scalar_subquery().label("directions"),
         )
         .where(studies.c.state.in_(LIVE_STUDIES))

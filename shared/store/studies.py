@@ -66,7 +66,7 @@ class Studies:
         return [record_of(row._mapping) for row in self._db.rows(select(studies).order_by(studies.c.id))]
 
     def create(
-        self, name: str, spec: Mapping[str, Any], *, queue: str, n_trials: int, optuna_study_id: int | None = None
+        self, name: str, spec: Mapping[str, Any], *, queue: str, n_trials: int, optuna_study_id: int
     ) -> StudyRecord:
         """A running study with `n_trials` waiting tickets, in one transaction.
 

@@ -17,9 +17,7 @@ from highnoon.shared.store.schema import studies, tickets
 NEXT_VERSION = {"spec_version": studies.c.spec_version + 1}
 """Whatever was planned or sampled for the study as it was does not apply any more."""
 
-_OPTUNAS = """(
-    select coalesce(s.optuna_study_id, (select study_id from studies where study_name = s.name))
-    from hn_studies s where s.id = :study)"""
+_OPTUNAS = "(select optuna_study_id from hn_studies where id = :study)"
 """The id of Optuna's study."""
 
 _FAIL_ENQUEUED = text(

@@ -176,13 +176,6 @@ def test_a_study_that_was_deleted_in_optuna_is_refused_as_that(ledger: Ledger) -
     assert ledger.try_start(ticket) is StartRefusal.STUDY_DELETED, "a new one of its name is another study"
 
 
-def test_a_ticket_without_optunas_id_finds_the_study_by_its_name(ledger: Ledger) -> None:
-    ledger.access.store.create_study("digits", "minimize")
-    study = ledger.studies.create("digits", SPEC, queue="cpu", n_trials=1)
-    (ticket,) = ledger.tickets(study)
-    assert ledger.start(ticket).trial_number == 0
-
-
 # --- Enqueued trials
 
 

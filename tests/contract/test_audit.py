@@ -67,8 +67,9 @@ def test_every_change_of_a_study_is_recorded_with_its_actor(ledger: Ledger, monk
 
 def test_ten_points_at_once_are_all_enqueued(ledger: Ledger) -> None:
     written = {"name": "digits", "objective": "train.py:objective", "search_space": {"x": ["uniform", 0.0, 1.0]}}
-    ledger.access.store.create_study("digits", "minimize")
-    study = ledger.studies.create("digits", {**SPEC, **written, "n_trials": 1}, queue="cpu", n_trials=1)
+    optuna_id = ledger.access.store.create_study("digits", "minimize")
+    spec = {**SPEC, **written, "n_trials": 1}
+    study = ledger.studies.create("digits", spec, queue="cpu", n_trials=1, optuna_study_id=optuna_id)
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda number: enqueue(ledger.access, study, {"x": number / 10}), range(10)))
     assert len(ledger.tickets(study)) == 11
@@ -78,8 +79,9 @@ def test_ten_points_at_once_are_all_enqueued(ledger: Ledger) -> None:
 
 def test_a_point_of_numpys_numbers_is_enqueued_whole(ledger: Ledger) -> None:
     written = {"name": "digits", "objective": "train.py:objective", "search_space": {"x": ["uniform", 0.0, 1.0]}}
-    ledger.access.store.create_study("digits", "minimize")
-    study = ledger.studies.create("digits", {**SPEC, **written, "n_trials": 1}, queue="cpu", n_trials=1)
+    optuna_id = ledger.access.store.create_study("digits", "minimize")
+    spec = {**SPEC, **written, "n_trials": 1}
+    study = ledger.studies.create("digits", spec, queue="cpu", n_trials=1, optuna_study_id=optuna_id)
     enqueue(ledger.access, study, {"x": np.float32(0.5)})  # type: ignore[dict-item]
     assert len(ledger.tickets(study)) == 2
     assert [trial.system_attrs["fixed_params"] for trial in ledger.optuna().get_trials()] == [{"x": 0.5}]

@@ -62,9 +62,9 @@ def control(access: Access) -> Control:
 
 
 def study(access: Access, name: str = "digits", n_trials: int = 3, **keys: Any) -> StudyRecord:
-    access.store.create_study(name, "minimize")
+    optuna_id = access.store.create_study(name, keys.get("direction", "minimize"))
     spec = {**SPEC, "name": name, "n_trials": n_trials, **keys}
-    return access.studies.create(name, spec, queue="cpu", n_trials=n_trials)
+    return access.studies.create(name, spec, queue="cpu", n_trials=n_trials, optuna_study_id=optuna_id)
 
 
 def states(access: Access, record: StudyRecord) -> dict[TicketState, int]:
@@ -98,10 +98,6 @@ def test_load_counts_open_tickets_and_ready_ones_only_as_far_as_they_could_be_di
 
 def test_study_deleted_in_optuna_is_seen(access: Access, snapshot: SnapshotQueries) -> None:
     record = study(access)
-    with access.database.transaction() as connection:
-        connection.execute(
-            text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies WHERE study_name = name)")
-        )
     (load,) = snapshot.loads()
     assert (load.deleted, load.directions) == (False, "MINIMIZE")
     optuna.delete_study(study_name=record.name, storage=access.database.url)
@@ -393,8 +389,6 @@ def test_a_study_is_deleted_by_a_few_statements_and_with_nothing_of_others(acces
 
 def test_a_study_that_is_gone_in_optuna_is_deleted_and_its_namesake_stays(access: Access, control: Control) -> None:
     record = study(access)
-    with access.database.transaction() as connection:
-        connection.execute(text("UPDATE hn_studies SET optuna_study_id = (SELECT study_id FROM studies)"))
     close_all(access, record)
     assert control.finish(record.id, before=RUNNING, state=FINISHED, reason="n_trials")
     optuna.delete_study(study_name=record.name, storage=access.database.url)

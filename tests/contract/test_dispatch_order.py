@@ -48,8 +48,8 @@ def access(postgres_url: str) -> Iterator[Access]:
 def test_ticket_that_was_tried_before_goes_to_the_head_of_the_queue_also_when_its_message_was_lost(
     access: Access,
 ) -> None:
-    access.store.create_study("digits", "minimize")
-    record = access.studies.create("digits", SPEC, queue="cpu", n_trials=4)
+    optuna_id = access.store.create_study("digits", "minimize")
+    record = access.studies.create("digits", SPEC, queue="cpu", n_trials=4, optuna_study_id=optuna_id)
     with access.database.transaction() as connection:
         ids = sorted(connection.scalars(tickets.select().with_only_columns(tickets.c.id)))
         connection.execute(update(tickets).where(tickets.c.id.in_(ids[2:])).values(attempt=1))
@@ -62,8 +62,8 @@ def test_ticket_that_was_tried_before_goes_to_the_head_of_the_queue_also_when_it
 
 def test_age_of_the_newest_message_whose_ticket_runs_for_the_first_time_is_known(access: Access) -> None:
     snapshot = SnapshotQueries(access.database)
-    access.store.create_study("digits", "minimize")
-    access.studies.create("digits", SPEC, queue="cpu", n_trials=4)
+    optuna_id = access.store.create_study("digits", "minimize")
+    access.studies.create("digits", SPEC, queue="cpu", n_trials=4, optuna_study_id=optuna_id)
     assert snapshot.newest_started() == {}
     with access.database.transaction() as connection:
         ids = sorted(connection.scalars(tickets.select().with_only_columns(tickets.c.id)))

@@ -52,7 +52,8 @@ def test_ticks_go_on_and_leadership_stays_while_redis_is_frozen(
     )
     nodes, control = Nodes(access.database), Control(access.database)
     nodes.enter("anna", host="node-a", pid=1, slots=2, queues=["cpu"])
-    record = access.studies.create("digits", SPEC, queue="cpu", n_trials=100)
+    optuna_id = access.store.create_study("digits", "minimize")
+    record = access.studies.create("digits", SPEC, queue="cpu", n_trials=100, optuna_study_id=optuna_id)
     stopping = threading.Event()
     with Broker(own_stack.redis_url) as broker:
         service = Service(settings, database=access.database, broker=broker)

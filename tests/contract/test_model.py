@@ -90,6 +90,8 @@ class Model:
     """What must hold of the leases, as far as it follows from the calls."""
 
     holder: dict[int, Lease] = field(default_factory=dict)
+    worker: dict[tuple[int, int], str] = field(default_factory=dict)
+    """Who was given each attempt of each ticket."""
     retried: bool = False
     ended_by_others: set[int] = field(default_factory=set)
 
@@ -143,7 +145,9 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
             if isinstance(answer, StartRefusal):
                 return multiple()
             if held is not None:
-                assert (answer.attempt, answer.worker_id) == (held.attempt, held.worker_id), "two holders"
+                assert answer.attempt == held.attempt, "two holders"
+            worker = self.model.worker.setdefault((answer.ticket_id, answer.attempt), holder.worker_id)
+            assert worker == holder.worker_id, "two holders"
             self.model.holder[candidate.ticket_id] = answer
             self.granted.append(answer)
             return answer

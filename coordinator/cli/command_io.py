@@ -7,6 +7,7 @@ where it is used: `--help` and a shell's completion must be fast.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +21,11 @@ from highnoon.shared.runtime.terminal import Exit, open_console, say
 from highnoon.shared.views.formats import dumps
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from highnoon.shared.runtime.settings import Settings
     from highnoon.shared.store.access import Access
+    from highnoon.shared.store.database import Database
 
 
 def is_embedded(settings: Settings) -> bool:
@@ -49,6 +53,26 @@ def why_no_coordinator(settings: Settings) -> str:
     if is_served(settings):
         return ""
     return f"no coordinator runs in {near(settings.home)} now; python -m coordinator start runs one"
+
+
+def why_nothing_starts(database: Database) -> str:
+    """Empty while a coordinator leads."""
+    from highnoon.shared.store.queries import LedgerQueries
+
+    if LedgerQueries(database).is_led():
+        return ""
+    return "no coordinator runs, so nothing starts; python -m coordinator start runs one"
+
+
+@contextmanager
+def leaving(what: str, console: Console) -> Iterator[None]:
+    """Ends a wait in order on Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(console, f"left; {what} goes on")
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyName,
+    leaving,
     ledger,
     mistake,
     no_result,
@@ -17,9 +19,10 @@ from highnoon.coordinator.cli.command_io import (
     print_table,
     study_names,
     why_no_coordinator,
+    why_nothing_starts,
 )
 from highnoon.coordinator.cli.reading import Reader, Storage, next_step, reading
-from highnoon.shared.runtime.terminal import Exit, open_console, say
+from highnoon.shared.runtime.terminal import open_console, say
 
 if TYPE_CHECKING:
     from highnoon.shared.store.access import Access
@@ -55,10 +58,13 @@ def list_studies(storage: Storage = None, json: AsJson = False) -> None:
 
     with reading(storage) as reader:
         studies, tags = reader.studies(), reader.tags()
+        halted = why_halted(studies, reader)
     if json:
         print_json([{**study_object(study), "tags": list(tags.get(study.name, ()))} for study in studies])
     elif studies:
         print_table(studies_table(studies, tags))
+        if halted:
+            print_sentence(halted, stderr=True)
     else:
         print_sentence("no studies yet; begin one: python -m coordinator start STUDY_FILE")
 
@@ -75,7 +81,7 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
     with reading(storage) as reader:
         summary, note = reader.study(study), reader.notes(study).get(None)
         trouble = reader.notification_trouble(study)
-        halted = why_halted(summary, reader)
+        halted = why_halted([summary], reader)
     if json:
         print_json({**study_object(summary), **note_object(note)})
         return
@@ -111,16 +117,15 @@ def watch(study: MaybeStudy = None, json: AsJson = False) -> None:
         if missing:
             raise ServiceUnavailable(missing)
         console = open_console(stderr=json)
+        if not record.is_over and settings.database_url is not None and (halted := why_nothing_starts(access.database)):
+            say(console, halted, style="yellow")
         display: Display = Objects(typer.echo) if json else Lines(console)
         if console.is_terminal and not json:
             display = LiveView(console, lambda name: Slots.of(name, access, settings))
-        try:
+        with leaving(f"study {record.name}", console):
             ended = watch_study(
                 record.name, access, console, go_on=lambda _: not why_no_coordinator(settings), on=display
             )
-        except KeyboardInterrupt:
-            say(console, f"left; study {record.name} goes on")
-            raise typer.Exit(Exit.INTERRUPTED) from None
         if ended is None:
             raise ServiceUnavailable(why_no_coordinator(settings))
         raise typer.Exit(report_end(ended, access, open_console(stderr=json)))
@@ -164,16 +169,11 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
         print_table([f"trial {found[0].number}: {result_of(found[0])}", *params_table(found[0].params)])
 
 
-def why_halted(study: StudySummary, reader: Reader) -> str:
-    """That nothing of a live study will start: no coordinator leads. Empty where one does, or the study is over."""
-    from highnoon.shared.store.queries import LedgerQueries
-
-    if reader.access is None or study.record is None or study.is_over:
+def why_halted(studies: Sequence[StudySummary], reader: Reader) -> str:
+    """That no coordinator leads, where a study of the ledger is not over; else empty."""
+    if reader.access is None or all(study.record is None or study.is_over for study in studies):
         return ""
-    leader = LedgerQueries(reader.access.database).leader()
-    if leader is not None and leader.left_s > 0:
-        return ""
-    return f"no coordinator runs, so nothing of study {study.name} starts; python -m coordinator start runs one"
+    return why_nothing_starts(reader.access.database)
 
 
 def _running_study(access: Access) -> StudyRecord:

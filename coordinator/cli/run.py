@@ -18,10 +18,12 @@ from highnoon.coordinator.cli.command_io import (
     TrialsInAll,
     environment_with,
     is_embedded,
+    leaving,
     ledger,
     mistake,
     print_json,
     why_no_coordinator,
+    why_nothing_starts,
 )
 from highnoon.shared.runtime.terminal import open_console, say
 
@@ -111,16 +113,19 @@ def submit(
             print_json({"name": name, "trials": submission.trials, "added": submission.added})
         else:
             say(console, f"study {name}: {submit_options.trials_in_words(submission, n_trials)}")
+        if settings.database_url is not None:
+            missing = why_nothing_starts(access.database)
         if missing and not submission.record.is_over:
             say(console, f"it waits: {missing}", style="yellow")
         if wait:
             callbacks = submit_options.CallbackRunner(submission.record, called, access)
-            ended = watch(
-                name,
-                access,
-                console,
-                go_on=lambda say: not why_no_coordinator(settings) and callbacks.go_on(say),
-            )
+            with leaving(f"study {name}", console):
+                ended = watch(
+                    name,
+                    access,
+                    console,
+                    go_on=lambda say: not why_no_coordinator(settings) and callbacks.go_on(say),
+                )
             if ended is None and (missing := why_no_coordinator(settings)):
                 raise ServiceUnavailable(missing)
             if ended is None:

@@ -18,6 +18,7 @@ from highnoon.coordinator.cli.command_io import (
     AsJson,
     StudyName,
     TrialNumber,
+    leaving,
     ledger,
     mistake,
     print_json,
@@ -28,7 +29,7 @@ from highnoon.coordinator.cli.command_io import (
 from highnoon.coordinator.cli.reading import Storage, next_step, reading
 from highnoon.shared.domain.errors import nearest
 from highnoon.shared.domain.states import Ending, TrialState
-from highnoon.shared.runtime.terminal import Exit, open_console
+from highnoon.shared.runtime.terminal import open_console
 from highnoon.shared.views.attempt_logs import is_elsewhere, printed_by
 
 if TYPE_CHECKING:
@@ -151,11 +152,8 @@ def logs(
         if followed and is_elsewhere(attempt):
             print_sentence(f"its log is on host {attempt.host}: {attempt.log_path}; waiting for its end", stderr=True)
         if followed:
-            try:
+            with leaving("the trial", open_console(stderr=True)):
                 follow_log(lambda: _attempt(access, record, trial), write, first=lines, pause=pause)
-            except KeyboardInterrupt:
-                typer.echo("left; the trial goes on", err=True)
-                raise typer.Exit(Exit.INTERRUPTED) from None
             attempt = _attempt(access, record, trial)
         # Optuna has it, and takes a second to be imported.
         has_traceback = attempt.ending in (Ending.FAILED, Ending.STOPPED)

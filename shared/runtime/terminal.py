@@ -65,7 +65,7 @@ class Exit(IntEnum):
     POOL_BROKEN = 4
     """A worker's pool cannot work: a preload fails, or it dies again and again."""
     INTERRUPTED = 130
-    """Ended by Ctrl-C or SIGTERM, in order, or by a callback during a wait."""
+    """Ended by Ctrl-C, by SIGTERM during a run or a wait, or by a callback during a wait."""
 
 
 def show(error: Exception) -> Exit:

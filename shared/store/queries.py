@@ -178,6 +178,11 @@ class LedgerQueries:
         rows = self._db.rows(select(leader.c.holder, leader.c.term, left))
         return LeaderState(**rows[0]._mapping) if rows else None
 
+    def is_led(self) -> bool:
+        """Whether a coordinator leads now."""
+        state = self.leader()
+        return state is not None and state.left_s > 0
+
 
 _WRITTEN: ColumnElement[str] = literal_column("hn_studies.xmin::text").label("written")
 _NOTES = text(

@@ -295,7 +295,9 @@ def test_a_study_is_deleted_only_when_it_is_over_and_after_a_question(
 
 
 def test_says_that_no_coordinator_runs_and_lists_what_other_programs_made(call: Call, url: str) -> None:
-    assert "no coordinator runs, so nothing of study new starts" in call("status", "new").out
+    assert "no coordinator runs, so nothing starts" in call("status", "new").out
+    assert "no coordinator runs, so nothing starts" in call("list").err
+    assert json.loads(call("list", "--json").out)
     optuna.create_study(storage=url, study_name="foreign")
     assert "external" in call("list").out and call("status", "foreign").code == Exit.OK
     optuna.delete_study(storage=url, study_name="foreign")

@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from highnoon.coordinator.cli.command_io import is_embedded
+from highnoon.coordinator.cli.command_io import is_embedded, why_nothing_starts
 from highnoon.coordinator.cli.tables import aligned
 from highnoon.coordinator.local.postgres_server import postgres_binaries
 from highnoon.coordinator.local.redis_server import redis_binary
-from highnoon.shared.domain.errors import HighNoonError
+from highnoon.shared.domain.errors import HighNoonError, ServiceUnavailable
 from highnoon.shared.runtime.broker import Broker
 from highnoon.shared.runtime.data_dir import Home, attach
 from highnoon.shared.runtime.settings import Settings
@@ -50,6 +50,8 @@ def examine(settings: Settings) -> Iterator[Check]:
         database = _checked("database", lambda: _database_answers(database_url))
         yield database
         if database.ok:
+            if settings.database_url is not None:
+                yield _checked("coordinator", lambda: _coordinator_leads(database_url))
             yield _checked("workers", lambda: _workers_present(database_url, settings))
     if redis_url is not None:
         yield _checked("redis", lambda: _redis_answers(redis_url))
@@ -76,9 +78,18 @@ def _database_answers(url: str) -> str:
     return "answers, ledger of this version"
 
 
+def _coordinator_leads(url: str) -> str:
+    with closing(Database(url)) as database:
+        if missing := why_nothing_starts(database):
+            raise ServiceUnavailable(missing)
+    return "leads"
+
+
 def _workers_present(url: str, settings: Settings) -> str:
     with closing(Database(url)) as database:
         workers = Nodes(database).present(settings)
+    if not workers and settings.database_url is not None:
+        raise ServiceUnavailable("none is there; python -m workers start --slots 2 starts one")
     if not workers:
         return "none is there"
     return ", ".join(f"{worker.host} ({worker.slots} slots, {worker.state})" for worker in workers)
@@ -92,8 +103,8 @@ def _redis_answers(url: str) -> str:
 
 def show(settings: Settings, checks: list[Check], console: Console) -> None:
     """For people."""
-    rows = [(row.variable, row.value, row.source) for row in settings.describe()]
-    headings, *lines = aligned([("setting", "value", "source"), *rows])
+    rows = [(row.variable, row.source, row.value) for row in settings.describe()]
+    headings, *lines = aligned([("setting", "source", "value"), *rows])
     say(console, headings, style="bold")
     say(console, "\n".join(lines))
     console.print()

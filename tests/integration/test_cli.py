@@ -18,9 +18,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.main import app
+from highnoon.shared.objective.study_file import load_study_file
 from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
+from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.optuna_store import OptunaStore
+from highnoon.shared.store.submission import submit as submit_study
 from tests.command import Answer, Terminal, caller, plain
 from tests.conftest import driverless
 
@@ -201,15 +204,31 @@ def test_doctor_finds_what_start_would_run_on_this_machine(coordinator: Callable
     assert re.search(r"^ok +redis-server: /", answer.out, re.MULTILINE)
 
 
-def test_the_doctor_finds_a_healthy_cluster_healthy(
+def test_doctor_finds_a_cluster_healthy_only_with_a_coordinator_and_a_worker(
     coordinator: Callable[..., Answer], postgres_url: str, redis_url: str
 ) -> None:
-    with opened(postgres_url, create=True):
-        answer = coordinator(
-            "doctor", HIGHNOON_DATABASE_URL=postgres_url, HIGHNOON_REDIS_URL=redis_url, HIGHNOON_PRELOAD="json"
-        )
-    assert answer.code == Exit.OK
-    assert re.search(r"^ok +workers: none is there", answer.out, re.MULTILINE)
+    cluster = {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url, "HIGHNOON_PRELOAD": "json"}
+    with opened(postgres_url, create=True) as access:
+        nodes = Nodes(access.database)
+
+        answer = coordinator("doctor", **cluster)
+        assert answer.code == Exit.SERVICE
+        assert "problem  coordinator: no coordinator runs, so nothing starts; python -m coordinator start" in answer.out
+        assert "problem  workers: none is there; python -m workers start" in answer.out
+
+        nodes.lead("c1", ttl_s=600)
+        assert coordinator("doctor").code == Exit.SERVICE
+
+        nodes.enter("w1", host="node-a", pid=7, slots=2, queues=("cpu",))
+        answer = coordinator("doctor")
+        assert answer.code == Exit.OK
+        assert "ok       coordinator: leads\nok       workers: node-a (2 slots, active)" in answer.out
+
+
+def test_doctor_lets_a_long_address_break_no_other_line(coordinator: Callable[..., Answer]) -> None:
+    address = f"postgresql://highnoon@{'a' * 40}.example.com:5432/highnoon"
+    answer = coordinator("doctor", **UNREACHABLE | {"HIGHNOON_DATABASE_URL": address})
+    assert answer.out.splitlines()[0].index("value") < 60
 
 
 def test_a_coordinator_waits_for_a_service_that_is_away_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
@@ -222,6 +241,22 @@ def test_a_coordinator_waits_for_a_service_that_is_away_and_can_be_stopped_meanw
     assert waiting.returncode == Exit.INTERRUPTED, err
 
 
+@pytest.mark.parametrize("arguments", [["watch", "parabola"], ["submit", str(BAD / "study.toml"), "--wait"]])
+def test_a_wait_without_a_coordinator_names_it_and_ends_in_order_on_sigterm(
+    arguments: list[str], postgres_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    with opened(postgres_url, create=True) as access:
+        submit_study(load_study_file(BAD / "study.toml"), access)
+        cluster = {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
+        waiting = process(*arguments, home=tmp_path, **cluster)
+        assert waiting.stdout is not None
+        lines = list(iter(waiting.stdout.readline, "parabola  0/20  nothing runs yet: waiting for a free worker\n"))
+        assert "no coordinator runs, so nothing starts" in lines[-1], lines
+        waiting.send_signal(signal.SIGTERM)
+        out, err = waiting.communicate(timeout=200)
+    assert waiting.returncode == Exit.INTERRUPTED and out.endswith("left; study parabola goes on\n"), err
+
+
 def test_wait_is_refused_while_no_coordinator_runs(coordinator: Callable[..., Answer]) -> None:
     answer = coordinator("submit", str(BAD / "study.toml"), "--wait")
     assert answer.code == Exit.SERVICE
@@ -232,10 +267,13 @@ def test_an_unknown_study_is_answered_with_the_nearest(
     coordinator: Callable[..., Answer], postgres_url: str, redis_url: str
 ) -> None:
     cluster = {"HIGHNOON_DATABASE_URL": postgres_url, "HIGHNOON_REDIS_URL": redis_url}
-    with opened(postgres_url, create=True):
+    with opened(postgres_url, create=True) as access:
         assert coordinator("list", **cluster).out.startswith("no studies yet; begin one: ")
         assert "There is none yet." in coordinator("status", "parabola").err
-        assert coordinator("submit", str(BAD / "study.toml")).out == "study parabola: 20 trials\n"
+        waits = "it waits: no coordinator runs, so nothing starts; python -m coordinator start runs one\n"
+        assert coordinator("submit", str(BAD / "study.toml")).out == f"study parabola: 20 trials\n{waits}"
+        Nodes(access.database).lead("c1", ttl_s=600)
+        assert coordinator("submit", str(BAD / "study.toml")).out.endswith("none added\n")
         answer = coordinator("pause", "paraobla")
         assert answer.code == Exit.USER_INPUT and answer.err.endswith("Did you mean parabola?\n")
         answer = coordinator("logs", "parabola", "3")

@@ -274,7 +274,7 @@ def _problems(error: ValidationError, sources: Mapping[str, Source]) -> list[Pro
 def _problem(detail: dict[str, Any], sources: Mapping[str, Source]) -> Problem:
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
     return Problem(
-        key=_variable(name) if sources.get(name) == "environment" else name,
+        key=name if sources.get(name) == "argument" else _variable(name),
         message=sentence_for(detail["type"], detail.get("ctx", {})) or detail["msg"].removeprefix("Value error, "),
         value=_shown(name, detail["input"]) if name in SECRETS else detail["input"],
         hint=nearest(str(detail["input"]), get_args(LogLevel)) if name == "log_level" else _hint(name, detail),

@@ -373,5 +373,5 @@ def test_mistakes_are_reported_at_once(written: Any, messages: list[str]) -> Non
 
 
 def test_hosts_need_a_key() -> None:
-    with pytest.raises(InvalidInput, match="notify_key: is needed where notifications are sent"):
+    with pytest.raises(InvalidInput, match="HIGHNOON_NOTIFY_KEY: is needed where notifications are sent"):
         load_settings({"HIGHNOON_NOTIFY_HOSTS": "h.example.com"})

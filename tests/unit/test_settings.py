@@ -84,7 +84,12 @@ def test_two_renewals_fit_into_a_lease() -> None:
 
 
 def test_a_shorter_lease_alone_must_not_outrun_the_default_renewal() -> None:
-    assert "lease_s (10)" in problems_of({"HIGHNOON_LEASE_S": "10"})["renew_s"]
+    assert "lease_s (10)" in problems_of({"HIGHNOON_LEASE_S": "10"})["HIGHNOON_RENEW_S"]
+
+
+def test_a_setting_that_is_missing_is_named_as_a_person_sets_it() -> None:
+    metrics = {"HIGHNOON_METRICS_HOST": "0.0.0.0", "HIGHNOON_METRICS_PORT": "9000"}
+    assert "is needed where others can reach the metrics" in problems_of(metrics)["HIGHNOON_METRICS_TOKEN"]
 
 
 def test_a_leader_outlives_its_tick() -> None:

@@ -37,6 +37,7 @@ from highnoon.workers.io_thread import IoThread
 from highnoon.workers.leftovers import remove_old_checkpoints, remove_stray_scratch
 from highnoon.workers.node import Node, dead_nodes
 from highnoon.workers.slot_state import SlotState, SlotStates
+from highnoon.workers.telemetry import Telemetry
 from highnoon.workers.trial.scratch import remove_unused
 
 _log = logging.getLogger("highnoon.workers.agent")
@@ -69,6 +70,7 @@ class NodeRecord:
         self._database = Database(settings.database_url, at_most=1)
         self._nodes = Nodes(self._database)
         self._broker = Broker(settings.redis_url)
+        self._telemetry = Telemetry(node.folder if settings.worker_metrics_port else None)
         self._info = NodeInfo()
         self._leftovers_at = 0.0
         self._leftovers: Future[None] | None = None
@@ -197,6 +199,8 @@ class NodeRecord:
         if attempt is not None:
             message = f"its supervisor (pid {state.pid} on {self._node.host}) died"
             disposition = attempts.reap(state.ticket, attempt, message=message, only_expired=False)
+            if disposition is not None:
+                self._telemetry.lost(disposition)
             event(
                 _log,
                 "reap",

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from highnoon.shared.domain.lease import Disposition
+from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 
 _NAME = "telemetry.sock"
@@ -38,7 +39,7 @@ class AttemptMetrics:
 
 
 class Telemetry:
-    """The supervisor's side: one for the life of its slot, so that the time between two attempts is known."""
+    """A supervisor's side: one for the life of its slot, so that the time between two attempts is known."""
 
     def __init__(self, folder: Path | None) -> None:
         """`folder` is the node's; None for a node without metrics, where nothing is sent."""
@@ -52,10 +53,7 @@ class Telemetry:
         self._metrics = AttemptMetrics(idle_s=time.monotonic() - self._free_since)
         yield
         self._free_since = time.monotonic()
-        if self._folder is not None:
-            with suppress(OSError), _socket_in(self._folder) as (sender, path):
-                sender.settimeout(_SENT_WITHIN_S)
-                sender.sendto(json.dumps(asdict(self._metrics)).encode(), path)
+        self._send(self._metrics)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -70,6 +68,16 @@ class Telemetry:
         metrics.ending, metrics.cause = str(outcome.ending), outcome.cause or ""
         metrics.disposition, metrics.duration_s = str(disposition), outcome.duration_s
         metrics.was_ended_by_others = foreign_ending is not None
+
+    def lost(self, disposition: Disposition) -> None:
+        """An attempt whose supervisor died, which the agent has ended."""
+        self._send(AttemptMetrics(ending=str(Ending.LOST), cause="lost", disposition=str(disposition)))
+
+    def _send(self, metrics: AttemptMetrics) -> None:
+        if self._folder is not None:
+            with suppress(OSError), _socket_in(self._folder) as (sender, path):
+                sender.settimeout(_SENT_WITHIN_S)
+                sender.sendto(json.dumps(asdict(metrics)).encode(), path)
 
 
 @contextmanager

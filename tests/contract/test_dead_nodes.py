@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from highnoon.shared.domain.errors import RowLocked, ServiceUnavailable
@@ -22,8 +23,10 @@ from highnoon.shared.runtime.settings import load_settings
 from highnoon.shared.store.nodes import Nodes
 from highnoon.workers import node_record
 from highnoon.workers.node import Node, node_lock
+from highnoon.workers.node_metrics import NodeMetrics
 from highnoon.workers.node_record import NodeRecord
 from highnoon.workers.slot_state import SlotState, SlotStates, encoded
+from highnoon.workers.telemetry import inbox, received
 from highnoon.workers.trial.scratch import lock_of
 from tests.conftest import SHORT_PERIODS
 from tests.ledger import Ledger
@@ -63,6 +66,26 @@ def left_by(
         state = replace(state, attempt=lease.attempt, work_dir=str(scratch.parent))
     (folder / "slots" / f"{pid}.state").write_bytes(encoded(state))
     return folder, scratch
+
+
+def test_attempt_lost_with_its_supervisor_counts_in_the_metrics_of_its_node(ledger: Ledger, node: Node) -> None:
+    node = replace(node, settings=node.settings.model_copy(update={"worker_metrics_port": 1}))
+    node.folder.mkdir(parents=True)
+    holder = Holder(worker_id=node.worker_id, host="here", pid=7)
+    held = [ledger.start(ticket, holder) for ticket in ledger.tickets(ledger.study(2))]
+    here = record(node)
+    registry = CollectorRegistry()
+    metrics = NodeMetrics(node, registry)
+
+    with inbox(node.folder) as receiver:
+        for lease in (held[0], held[0], held[1]):
+            here.release(SlotState(pid=7, started_ticks=1, study="digits", ticket=lease.ticket_id, attempt=1))
+        receiver.setblocking(False)
+        for report in received(receiver):
+            metrics.count(report)
+
+    assert registry.get_sample_value("highnoon_worker_attempts_total", {"ending": "lost", "cause": "lost"}) == 2
+    assert registry.get_sample_value("highnoon_worker_retries_total", {"ending": "lost"}) == 2
 
 
 @pytest.mark.parametrize("noted", [True, False], ids=["during its trial", "right after the grant of its lease"])

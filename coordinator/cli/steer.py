@@ -97,7 +97,7 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
     with ledger() as access:
         record = access.studies.get(study)
         count = access.studies.retry(record.id, endings=RETRIABLE, numbers=tuple(numbers or ()))
-        require(count > 0, record, "none of its closed trials failed" + (" among those numbers" if numbers else ""))
+        require(count > 0, record, "none of its closed trials failed")
     typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
 
 

@@ -169,7 +169,8 @@ class Studies:
     def retry(self, study_id: int, *, endings: Collection[Ending], numbers: tuple[int, ...] = ()) -> int:
         """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
 
-        The study is live again, but a paused one stays paused, and one that was cancelled stays so.
+        The study is live again, but a paused one stays paused, and one that was cancelled stays so. Raises StudyConflict
+        for a number of none of these, and changes nothing.
         """
         chosen = [tickets.c.ending.in_(endings)]
         if numbers:
@@ -179,11 +180,16 @@ class Studies:
             state, spec = lock_study(connection, study_id)
             if state in GIVEN_UP:
                 return 0
-            count = connection.execute(
+            tried = connection.scalars(
                 update(tickets)
                 .where(tickets.c.study_id == study_id, tickets.c.state == TicketState.CLOSED, *chosen)
                 .values(state=TicketState.WAITING, infrastructure_failures=0, errors=0, **fresh)
-            ).rowcount
+                .returning(tickets.c.trial_number)
+            ).all()
+            if others := sorted({*numbers}.difference(tried)):
+                listed = ", ".join(map(str, others))
+                raise StudyConflict(f"not among the trials that failed and may be tried again: {listed}")
+            count = len(tried)
             if count:
                 revive_study(connection, study_id, spec)
                 record(connection, "retry", study_id=study_id, trials=list(numbers) or "all that failed", tickets=count)

@@ -171,15 +171,17 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
 
 def _side(name: str, reader: Reader) -> Side:
     from highnoon.coordinator.cli.comparison import Side
+    from highnoon.shared.store.attempt_queries import AttemptQueries
 
-    summary, view = reader.study(name), reader.view(name)
+    summary, view, access = reader.study(name), reader.view(name), reader.access
     trials, best = view.trials(), view.best()
     return Side(
         summary=summary,
         space={name: written_form(param) for name, param in view.space().items()},
         best=best[0] if len(best) == 1 else None,
         trials=trials,
-        now=reader.access.studies.clock() if reader.access else 0.0,
+        first_start=AttemptQueries(access.database).first_start(summary.id) if access and summary.id else None,
+        now=access.studies.clock() if access else 0.0,
     )
 
 

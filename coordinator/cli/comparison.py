@@ -25,15 +25,14 @@ class Side:
     space: Mapping[str, Any]
     best: Trial | None
     trials: Sequence[Trial]
+    first_start: float | None
     now: float
 
     @property
     def took_s(self) -> float | None:
-        """From its first dispatch to its end, or until now."""
+        """From the start of its first attempt to its end, or until now; `started_at` is of its timeout's clock."""
         record = self.summary.record
-        return (
-            None if record is None or record.started_at is None else (record.ended_at or self.now) - record.started_at
-        )
+        return None if record is None or self.first_start is None else (record.ended_at or self.now) - self.first_start
 
     @property
     def spec(self) -> Mapping[str, Any]:

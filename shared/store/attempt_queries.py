@@ -124,6 +124,11 @@ class AttemptQueries:
         found = [dict(zip(names, row, strict=True)) for row in self._db.rows(statement)]
         return [AttemptSpan(**{**span, "ending": known_ending(span["ending"])}) for span in reversed(found)]
 
+    def first_start(self, study_id: int) -> float | None:
+        """When the study's first attempt began; None before."""
+        ((began,),) = self._db.rows(_of_study(select(func.min(attempts.c.started_at)), study_id))
+        return None if began is None else float(began)
+
     def places(self, study_id: int) -> dict[int, AttemptPlace]:
         """By trial number. As plain as it can be: there may be tens of thousands."""
         columns = (attempts.c.trial_number, attempts.c.host, attempts.c.peak_rss_bytes)

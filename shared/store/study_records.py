@@ -16,7 +16,10 @@ from highnoon.shared.domain.states import Ending, StudyState, TicketState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
-    """One study as the ledger holds it; times are epoch seconds on the database's clock."""
+    """One study as the ledger holds it; times are epoch seconds on the database's clock.
+
+    `started_at` is when its `timeout` began to count: the first dispatch since it was submitted or went on last.
+    """
 
     id: int
     name: str

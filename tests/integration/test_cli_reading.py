@@ -191,6 +191,17 @@ def test_two_studies_are_compared(call: Call) -> None:
     assert shown[-1].startswith(f"{result['better']} is better by ") and result["differs"]["n_trials"] == [60, 40]
 
 
+def test_time_of_a_study_that_went_on_counts_from_its_first_attempt(call: Call, url: str) -> None:
+    def took() -> float:
+        compared = json.loads(call("compare", "digits", "digits-wide", "--json").out)
+        return float(compared["studies"]["digits-wide"]["time_s"])
+
+    before = took()
+    with opened(url) as access:
+        access.database.changed(text("update hn_studies set started_at = null where name = 'digits-wide'"))  # type: ignore[arg-type]
+    assert before == pytest.approx(took(), abs=30)
+
+
 def test_nodes_are_listed_with_what_they_run(call: Call) -> None:
     (node,) = json.loads(call("workers", "--json").out)
     assert node["host"] == "node-a" and len(node["running"]) == 3

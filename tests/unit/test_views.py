@@ -54,7 +54,7 @@ def side(name: str, value: float | None, params: Params, **spec: Any) -> Side:
     best = None if value is None else Trial(number=3, state=TrialState.COMPLETE, params=params, value=value)
     found = record(name, **spec)
     summary = StudySummary.of_ledger(StudyProgress(record=found, counts=COUNTS, best_value=value))
-    return Side(summary=summary, space={}, best=best, trials=[best] if best else [], now=165.0)
+    return Side(summary=summary, space={}, best=best, trials=[best] if best else [], first_start=100.0, now=165.0)
 
 
 def screen(watched: WatchedStudy, slots: Slots, *, rows: int = 20) -> list[str]:

@@ -169,8 +169,8 @@ class Studies:
     def retry(self, study_id: int, *, endings: Collection[Ending], numbers: tuple[int, ...] = ()) -> int:
         """Gives closed tickets of these endings (or of these trial numbers) another go; returns how many.
 
-        The study is live again, but a paused one stays paused, and one that was cancelled stays so. Raises StudyConflict
-        for a number of none of these, and changes nothing.
+        The study is live again, but a paused one stays paused, and one that was cancelled stays so. Raises
+        StudyConflict for a number of none of these, and changes nothing.
         """
         chosen = [tickets.c.ending.in_(endings)]
         if numbers:

@@ -168,7 +168,7 @@ def test_what_did_not_fit_into_memory_is_retried_from_the_command_line(
     monkeypatch.setenv("HIGHNOON_DATABASE_URL", ledger.access.url)
     monkeypatch.setenv("HIGHNOON_REDIS_URL", "redis://127.0.0.1:1/0")
     stopped = ledger.run(ledger.tickets(study)[1], Outcome(ending=Ending.STOPPED, cause="memory_limit"))
-    with pytest.raises(StudyConflict, match="not among the trials that failed and may be tried again: 98, 99$"):
+    with pytest.raises(StudyConflict, match=r"not among the trials .* may be tried again: 98, 99$"):
         steer.retry("digits", [stopped.trial_number, 99, 98])
     assert ledger.state(stopped.ticket_id) == "closed"
     steer.retry("digits", [stopped.trial_number])

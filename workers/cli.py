@@ -86,6 +86,7 @@ def reproduce(study: str, trial: int) -> None:
     from highnoon.workers.reproduction import reproduce as run_again
 
     settings = load_settings()
+    configure("error")  # of a refusal, which is raised as well, a node logs a warning
     for name in SECRET_VARIABLES:  # the trial inherits the environment
         os.environ.pop(name, None)
     typer.echo(dumps(run_again(settings, study, trial)))

@@ -148,3 +148,13 @@ def test_what_differs_is_named(cluster: Cluster, books: Books, folder: Path) -> 
 def test_what_cannot_be_run_again_is_refused(cluster: Cluster) -> None:
     done = cluster.cli("reproduce", "is_pruned", "7")
     assert done.returncode == 2
+
+
+def test_an_objective_that_is_not_allowed_is_refused_with_the_error_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cluster.environ, "HIGHNOON_OBJECTIVES", "/srv/*.py")
+    capfd.readouterr()
+    assert cluster.cli("reproduce", "is_pruned", "0").returncode == 2
+    shown = capfd.readouterr().err
+    assert shown.startswith("error: ") and "action=" not in shown

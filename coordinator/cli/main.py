@@ -86,6 +86,7 @@ _SECTIONS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "drain": nodes.drain,
         "reinstate": nodes.reinstate,
         "doctor": nodes.doctor,
+        "flower": nodes.flower,
         "audit": audit.audit,
         "backup": backup.backup,
         "restore": backup.restore,
@@ -134,7 +135,6 @@ def _assembled() -> typer.Typer:
         for name, command in commands.items():
             settings = _FOREIGN if name == "exec" else None
             app.command(name, rich_help_panel=section, context_settings=settings)(command)
-    app.command(hidden=True)(nodes.flower)
     app.callback()(_options)
     return app
 

@@ -116,10 +116,16 @@ def doctor(json: AsJson = False) -> None:
 
 
 def flower(
-    port: Annotated[int, typer.Option()] = 5555,
-    address: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.", metavar="PORT")] = 5555,
+    address: Annotated[str, typer.Option(help="Where to listen.", metavar="ADDRESS")] = "127.0.0.1",
 ) -> None:
-    """Run Flower on HIGHNOON_REDIS_URL, behind the password in HIGHNOON_HOME."""
+    """Run Flower for a cluster, behind a password.
+
+    A start without addresses runs it by itself. The user is highnoon; the password is HIGHNOON_FLOWER_PASSWORD, else in
+    flower-password of HIGHNOON_HOME, made at the first start.
+
+    Example: python -m coordinator flower --port 5555
+    """
     from highnoon.coordinator.local.local_processes import flower_login, run_flower
     from highnoon.shared.runtime.settings import load_settings
 

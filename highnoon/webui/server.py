@@ -5,12 +5,14 @@ The application itself is put together in `application`.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable
 
 import uvicorn
 
-from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.errors import InvalidInput, ServiceUnavailable
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import open_console, say
@@ -37,7 +39,7 @@ class Server(uvicorn.Server):
 
 
 def serve(*, host: str | None, port: int | None, storage: str | None) -> None:
-    """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput; exits with 1 for a port in use.
+    """Prints its address, and serves until SIGINT or SIGTERM. Raises InvalidInput, also for a port in use.
 
     Where `host` or `port` is None the environment decides: `listening_at`.
     """
@@ -46,8 +48,9 @@ def serve(*, host: str | None, port: int | None, storage: str | None) -> None:
     host, port = listening_at(host, port)
     settings = web_settings(host=host, storage=storage)
     application = create(settings, database=database_of(settings), port=port)
+    sockets = _listening(host, port)
     _announce(settings, host, port)
-    server_of(application, host=host, port=port).run()
+    server_of(application, host=host, port=port).run(sockets)
 
 
 def server_of(application: Application, *, host: str, port: int) -> Server:
@@ -76,6 +79,26 @@ def database_of(settings: WebSettings) -> Callable[[], str]:
         return running.database_url
 
     return address
+
+
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of the host that this machine has. Raises InvalidInput."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                sockets.append(socket.create_server(address, family=family))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        message = f"cannot listen on {host} ({str(error.strerror).partition(' (')[0]})"  # the address is in the rest
+        raise InvalidInput.of("dashboard", "port", message, value=port, hint="Choose another port or host.") from None
+    return sockets
 
 
 def _announce(settings: WebSettings, host: str, port: int) -> None:

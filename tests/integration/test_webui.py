@@ -734,6 +734,17 @@ def test_ctrl_c_ends_a_script_that_serves_without_a_traceback(url: str, tmp_path
     assert process.returncode == 0 and "Traceback" not in written, written
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_port_in_use_is_refused_before_an_address_is_shown(host: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "highnoon.webui", "--host", host, "--port", str(port)]
+        environ = {**os.environ, "HIGHNOON_HOME": str(tmp_path)}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    message = f"port: cannot listen on {host} (Address already in use) (got {port}). Choose another port or host."
+    assert (done.returncode, done.stderr) == (2, f"error: dashboard:\n  {message}\n")
+
+
 def test_an_outage_is_a_page_and_ends_by_itself(visitor: Visitor, closed: str, books: Access) -> None:
     with books.database.transaction() as connection:
         others = "pid <> pg_backend_pid() AND datname = current_database()"

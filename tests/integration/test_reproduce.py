@@ -56,6 +56,7 @@ SOURCES = {
             return 0.0
     """,
     "fails": "def fails(params): return {}['no such key']",
+    "forbidden": "def forbidden(params): return 0.0",
 }
 
 
@@ -151,10 +152,11 @@ def test_what_cannot_be_run_again_is_refused(cluster: Cluster) -> None:
 
 
 def test_an_objective_that_is_not_allowed_is_refused_with_the_error_alone(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    cluster: Cluster, books: Books, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    ran(cluster, books, folder, "forbidden")
     monkeypatch.setitem(cluster.environ, "HIGHNOON_OBJECTIVES", "/srv/*.py")
     capfd.readouterr()
-    assert cluster.cli("reproduce", "is_pruned", "0").returncode == 2
+    assert cluster.cli("reproduce", "forbidden", "0").returncode == 2
     shown = capfd.readouterr().err
-    assert shown.startswith("error: ") and "action=" not in shown
+    assert shown.startswith("error: ") and "forbidden.py" in shown and "action=" not in shown

@@ -95,7 +95,8 @@ def agree_on_space(
     kept = storage.get_study_user_attrs(study_id).get(SPACE)
     own = {key: param_of(domain) for key, domain in own_domains.items()}
     before = read_space(kept or {})[0] | {key: param for key, param in own.items() if param is not None}
-    refused = refused_changes(before, space) if storage.get_n_trials(study_id) else []
+    # Without trials nothing would be lost; and what only other programs' trials have is not known here.
+    refused = refused_changes(before, space) if before and storage.get_n_trials(study_id) else []
     if refused:
         lines = "\n".join(f"  {line}" for line in refused)
         raise StudyConflict(

@@ -114,6 +114,14 @@ def test_trials_of_another_program_with_other_domains_stop_nothing(store: Optuna
     assert len(study.trials([TrialState.COMPLETE])) == 15 + 11
 
 
+def test_a_study_of_another_program_goes_on_with_a_described_space(store: OptunaStore) -> None:
+    store.create_study("theirs", "minimize")
+    foreign = store.open(spec_of(name="theirs")).optuna_study
+    foreign.tell(trial := foreign.ask(), trial.suggest_float("rate", 0.0, 1.0))
+    store.create_study("theirs", "minimize", space=SPACE)
+    assert store.open(spec_of(name="theirs")).start_trial(ordinal=0).params.keys() == SPACE.keys()
+
+
 def test_another_range_or_parameter_is_none(study: OptunaStudy, store: OptunaStore) -> None:
     study.start_trial(ordinal=0)
     wider: SearchSpace = {**SPACE, "dropout": Float(low=0.0, high=0.9), "momentum": Float(low=0.0, high=1.0)}

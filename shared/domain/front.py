@@ -20,12 +20,14 @@ def minimized(values: Sequence[float], directions: Sequence[str]) -> Point:
 
 
 def pareto_front(candidates: Iterable[T], point: Callable[[T], Point]) -> list[T]:
-    """Those that none beats in all, by their first value. Of equals the first one stands for all."""
+    """Those that none beats, by their first value; of equals all, in the order in which they were given."""
     kept: list[T] = []
     points: list[Point] = []
-    # In this order only what is kept already can beat the next one.
+    # In this order only what is kept already can beat the next one, and equals follow one another.
     for at, candidate in sorted(((point(one), one) for one in candidates), key=lambda pair: pair[0]):
-        if not any(_is_no_worse(other, at) for other in points):
+        if points and points[-1] == at:
+            kept.append(candidate)
+        elif not any(_is_no_worse(other, at) for other in points):
             kept.append(candidate)
             points.append(at)
     return kept
@@ -40,11 +42,10 @@ def pareto_ranks(points: Sequence[Point], at_least: int | None = None) -> list[i
     left, rank = set(range(len(points))), 0
     end = 0 if at_least is None else max(0, len(points) - at_least)
     while len(left) > end:
-        on_front = {points[one] for one in pareto_front(left, lambda place: points[place])}
-        now = {place for place in left if points[place] in on_front}
+        now = pareto_front(left, lambda place: points[place])
         for place in now:
             ranks[place] = rank
-        left, rank = left - now, rank + 1
+        left, rank = left.difference(now), rank + 1
     return ranks
 
 

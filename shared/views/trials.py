@@ -72,7 +72,7 @@ def has_size(trial: Trial) -> bool:
 
 
 def front_by_size(completed: Iterable[Trial], *, maximize: bool) -> list[Trial]:
-    """Those with loss and size that none beats in both, smallest first. Of equals the first trial stands for all."""
+    """Those with loss and size that none beats in both, smallest first; of equals all, by number."""
     sign = -1.0 if maximize else 1.0
     by_number = sorted(filter(has_size, completed), key=lambda trial: trial.number)
     return pareto_front(by_number, lambda trial: (float(trial.params_count or 0), sign * (trial.loss or 0.0)))

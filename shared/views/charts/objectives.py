@@ -69,7 +69,8 @@ def _objectives(asked: FigureInput) -> Figure:
     if not trials:
         return nothing("No trial has completed yet.")
     feasible = [trial for trial in trials if trial.is_feasible]
-    best = pareto_front(feasible, lambda trial: minimized(trial.values, asked.directions))
+    distinct = {trial.values: trial for trial in reversed(feasible)}  # of equals the first is drawn for all
+    best = pareto_front(distinct.values(), lambda trial: minimized(trial.values, asked.directions))
     if len(names) == 2:
         best.sort(key=lambda trial: trial.values[across])
     numbers = {trial.number for trial in best}
@@ -103,7 +104,8 @@ def _loss_and_size(asked: FigureInput) -> Figure:
     if not sized:
         return nothing("No trial has reported its model's size: hn.report_params(n) does.")
     shown = every(sized, MOST_POINTS)
-    best = front_by_size(sized, maximize=asked.maximize)
+    distinct = {(one.loss, one.params_count): one for one in reversed(sized)}  # of equals the first is drawn for all
+    best = front_by_size(distinct.values(), maximize=asked.maximize)
     data = [
         _sized("trials", shown, marker={"color": "$accent", "size": 5, "opacity": 0.6}),
         _sized("not beaten", best, mode="lines+markers", line={"color": "$best", "shape": "hv"}),

@@ -10,7 +10,19 @@ from itertools import groupby
 from rich.console import Console
 
 from highnoon.coordinator.cli.tables import front_table, near, params_table, result_of
-from highnoon.shared.domain.states import MEMORY_CAUSES, RETRIABLE, WENT_WRONG, Cause, Ending, StudyState
+from highnoon.shared.domain.states import (
+    CAUSE,
+    ENDING,
+    MEMORY_CAUSES,
+    MESSAGE,
+    RETRIABLE,
+    WENT_WRONG,
+    Cause,
+    Ending,
+    StudyState,
+    known_ending,
+)
+from highnoon.shared.domain.trial import Trial
 from highnoon.shared.runtime.terminal import Exit, say
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord, AttemptSummary
@@ -61,6 +73,14 @@ def notes(attempts: Sequence[AttemptSummary]) -> Mapping[int, str]:
     return found
 
 
+def note_of(trial: Trial) -> str:
+    """Why a trial without an attempt ended early, from its attributes; empty for one that did not."""
+    ending = known_ending(trial.attrs.get(ENDING))
+    if ENDING in trial.attrs and ending not in _MISSED:
+        return ""
+    return _why(ending, trial.attrs.get(CAUSE), trial.attrs.get(MESSAGE))
+
+
 def account(attempt: AttemptRecord, traceback: str = "", printed: Sequence[str] | None = None) -> list[str]:
     """All that is known of one attempt: who, where, why, its traceback and the last lines that it printed.
 
@@ -92,11 +112,15 @@ def _kind(attempt: AttemptRecord) -> str:
 
 
 def _reason(attempt: AttemptSummary) -> str:
-    message = textwrap.shorten(attempt.message or "", _MOST_OF_A_MESSAGE, placeholder=" …")
-    if attempt.ending is Ending.STOPPED and attempt.cause in MEMORY_CAUSES:
+    return _why(attempt.ending, attempt.cause, attempt.message)
+
+
+def _why(ending: Ending | None, cause: str | None, message: str | None) -> str:
+    message = textwrap.shorten(message or "", _MOST_OF_A_MESSAGE, placeholder=" …")
+    if ending is Ending.STOPPED and cause in MEMORY_CAUSES:
         # Its message begins with the cause.
-        return f"stopped: memory, {message or attempt.cause}"
-    return ": ".join(filter(None, [attempt.cause, message]))
+        return f"stopped: memory, {message or cause}"
+    return ": ".join(filter(None, [cause, message]))
 
 
 def _log(attempt: AttemptRecord) -> str:

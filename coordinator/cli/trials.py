@@ -80,7 +80,7 @@ def trials(
 
     Example: python -m coordinator trials digits --sort score --limit 5
     """
-    from highnoon.coordinator.cli.failures import notes
+    from highnoon.coordinator.cli.failures import note_of, notes
     from highnoon.coordinator.cli.tables import note_lines, ordered, trials_table
     from highnoon.shared.views.trials import trial_object
 
@@ -109,7 +109,7 @@ def trials(
             "; ".join(filter(None, [f"study {study} has no trial{of_state} yet", next_step(study, storage)]))
         )
         return
-    remarks = dict(notes(attempts))
+    remarks = {one.number: note_of(one) for one in shown} | dict(notes(attempts))
     for number, note in written.items():
         if number is not None:
             remarks[number] = "; ".join(filter(None, [remarks.get(number, ""), *note_lines(note)]))

@@ -11,6 +11,8 @@ from pathlib import Path
 import optuna
 import pytest
 
+import highnoon as hn
+from highnoon.shared.domain.errors import EveryTrialFailed
 from highnoon.shared.runtime.terminal import Exit
 from tests.command import Answer, caller
 
@@ -62,6 +64,14 @@ def test_trials_figures_and_shares_of_any_study(call: Call, tmp_path: Path) -> N
     contour = call("plot", "one", "--kind", "contour")
     assert contour.code == Exit.NO_RESULT and "has one parameter, and a contour needs two" in contour.err
     assert call("compare", "one", "goals").out.endswith("a study has several objectives\n")
+
+
+def test_trials_say_why_they_failed(call: Call) -> None:
+    hpo = hn.HPOTrialManager("fails", n_trials=2, storage="sqlite:///hpo.db")
+    with pytest.raises(EveryTrialFailed):
+        hpo.optimize(lambda params: 1 / 0, {"x": ("uniform", 0, 1)})
+    first, *_ = call("trials", "fails").out.splitlines()[1:]
+    assert first.endswith("exception: ZeroDivisionError: division by zero")
 
 
 def test_exports_all_trials_with_a_column_for_each_objective(call: Call, tmp_path: Path) -> None:

@@ -75,5 +75,5 @@ def _limits(metadata: list[Any]) -> str:
             case annotated_types.Gt(gt=limit):
                 words.append(f"> {limit:,}")
             case annotated_types.Le(le=limit):
-                words.append(f"≤ {limit:,.0f}")
+                words.append(f"≤ {limit:,.10g}")
     return f" {', '.join(words)}" if words else ""

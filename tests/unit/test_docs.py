@@ -34,6 +34,10 @@ def test_a_reference_is_what_the_models_say(generate: ModuleType, page: str) -> 
     assert written == getattr(generate, page)(), "python docs/generate.py writes it again"
 
 
+def test_limits_that_are_no_whole_numbers_are_shown_whole(generate: ModuleType) -> None:
+    assert "| `quantile_fraction` | number > 0, ≤ 0.5 |" in generate.study_file()
+
+
 def test_every_key_and_setting_has_a_meaning(generate: ModuleType) -> None:
     keys = set(StudySpec.model_fields) - {"bundle", "code", "git"}
     assert set(generate.STUDY_KEYS) == keys, "docs/generate.py has the meaning of each key of a study"

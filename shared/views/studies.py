@@ -173,10 +173,12 @@ def _readable(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def fault_line(fault: str) -> str:
     """A study's fault, for people, and whether it holds the study up."""
-    from highnoon.shared.store.control import DECLINED_FAULT
+    from highnoon.shared.store.control import DECLINED_FAULT, PLUGIN_FAULT
 
     if fault.startswith(DECLINED_FAULT):
         return f"A worker cannot start its trials: {fault.removeprefix(DECLINED_FAULT)}"
+    if fault.startswith(PLUGIN_FAULT):
+        return f"Nothing of this study is started for a minute; then this is tried again: {fault}"
     return f"Nothing of this study is started until its fault is corrected: {fault}"
 
 

@@ -280,7 +280,7 @@ def test_status_states_whether_a_fault_holds_the_study_up(call: Call, url: str) 
         held = call("status", "new").out
         control.record_fault(study_id, None)
     assert "\nA worker cannot start its trials: ValueError: unreadable\n" in declined and "until" not in declined
-    assert "\nNothing of this study is started until its fault is corrected: plug-in sampler: it has ended" in held
+    assert "\nNothing of this study is started for a minute; then this is tried again: plug-in sampler: it has" in held
 
 
 def test_a_running_trial_is_stopped_alone(call: Call) -> None:

@@ -68,12 +68,15 @@ def test_page_of_a_study_with_a_broken_key_shows_its_fault() -> None:
 
 
 def test_page_states_that_nothing_is_started_only_for_a_fault_that_holds_the_study_up() -> None:
-    held = page_of(poisoned("timeout", None, fault="plug-in sampler: it has ended"))
-    assert "Nothing of this study is started until its fault is corrected: plug-in sampler: it has ended</p>" in held
+    held = page_of(poisoned("timeout", None, fault="specification: it is broken"))
+    assert ">Nothing of this study is started until its fault is corrected: specification: it is broken</p>" in held
+
+    waits = page_of(poisoned("timeout", None, fault="plug-in sampler: it has ended"))
+    assert ">Nothing of this study is started for a minute; then this is tried again: plug-in sampler: it" in waits
 
     declined = page_of(poisoned("timeout", None, fault="declined: ValueError: unreadable (node-a, 12:00:00)"))
     assert ">A worker cannot start its trials: ValueError: unreadable (node-a, 12:00:00)</p>" in declined
-    assert "is started until" not in declined
+    assert "Nothing of this study" not in declined
 
 
 @pytest.mark.parametrize("stopped", [0, 2])

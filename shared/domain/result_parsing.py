@@ -30,7 +30,12 @@ _shown.maxother = _shown.maxstring = 80
 
 
 def result(returned: object) -> tuple[float, ParamCount | None]:
-    """The loss that an objective owes, and the count if it gave one. Raises InvalidObjectiveResult with what it was."""
+    """The loss that an objective owes, and the count if it gave one. Raises InvalidObjectiveResult with what it was.
+
+    A tuple or list of one number is that number, as Optuna takes it.
+    """
+    if isinstance(returned, tuple | list) and len(returned) == 1:
+        (returned,) = returned
     if not _is_mapping(returned):
         return _loss(returned, ""), None
     if "loss" not in returned:

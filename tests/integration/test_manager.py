@@ -248,7 +248,7 @@ class TestReportsAndPruning:
 
 class TestFailures:
     def test_failing_trials_are_kept_and_the_study_goes_on(self, storage: str | None, caplog: Any) -> None:
-        results = iter([1.0, None, math.nan, math.inf, "0.5", (0.5, 1), [0.5], {"los": 0.5}, True, 2.0])
+        results = iter([1.0, None, math.nan, math.inf, "0.5", (0.5, 1), [[0.5]], {"los": 0.5}, True, 2.0])
         hpo = hn.HPOTrialManager("digits", n_trials=10, storage=storage)
         caplog.set_level(logging.INFO, logger="highnoon")
 

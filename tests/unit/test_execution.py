@@ -172,7 +172,7 @@ def test_one_finite_number_completes(returned: object, value: float) -> None:
         (b"0.5", "type bytes: b'0.5'"),
         (np.str_("0.5"), "type str_"),
         ((0.5, 0.9), "type tuple: (0.5, 0.9)"),
-        ([0.5], "type list: [0.5]"),
+        ([[0.5]], "type list: [0.5]"),
         ({}, "a dict with no loss"),
         ({"params": 5}, "a dict with no loss"),
         ({"los": 0.5}, "Did you mean loss?"),
@@ -200,6 +200,11 @@ def test_anything_else_fails_and_says_what_was_returned(returned: object, descri
     assert "expected one number" in outcome.message
     assert "\n" not in outcome.message
     assert len(outcome.message) < 300
+
+
+@pytest.mark.parametrize("returned", [(0.5,), [np.float32(0.5)]])
+def test_a_sequence_of_one_number_is_that_number_as_in_optuna(returned: object) -> None:
+    assert attempt(lambda params: returned).value == 0.5
 
 
 def test_a_huge_result_is_shown_shortened() -> None:

@@ -32,7 +32,7 @@ class AttemptLog:
             ending=outcome.ending,
             disposition=None if disposition is Disposition.CLOSE else disposition,
             value=outcome.logged_value,
-            loss=outcome.loss if outcome.loss != outcome.value else None,
+            loss=outcome.logged_loss,
             size=outcome.params_count,
             seconds=outcome.duration_s,
             cause=outcome.cause,

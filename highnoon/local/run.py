@@ -279,7 +279,7 @@ def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None
         trial=started.number,
         state=OPTUNA_STATE[outcome.ending],
         value=outcome.logged_value,
-        loss=outcome.loss if outcome.loss != outcome.value else None,
+        loss=outcome.logged_loss,
         size=outcome.params_count,
         seconds=outcome.duration_s,
         cause=outcome.cause,

@@ -105,6 +105,11 @@ class Outcome:
         return " ".join(f"{value:.6g}" for value in self.values) or self.value
 
     @property
+    def logged_loss(self) -> float | None:
+        """The loss where it is another number than the value, for a log; None of a trial that has no value."""
+        return None if self.value in (None, self.loss) else self.loss
+
+    @property
     def is_feasible(self) -> bool:
         """Whether it keeps the study's constraints."""
         return not any(miss > 0 for miss in self.misses.values())

@@ -61,6 +61,12 @@ class StudyFacts:
         directions = getattr(sys.modules.get("optuna.study"), "StudyDirection", None)
         return [name if directions is None else directions[name.upper()] for name in self.direction_names]
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"trial.study has no {name!r} on HighNoon: a trial's process holds no database. "
+            "It has study_name, direction and directions."
+        )
+
 
 class DefinedTrial:
     """Optuna's Trial, as far as an objective uses it."""

@@ -61,7 +61,7 @@ class StudySummary:
     running: int
     waiting: int
     best: float | None
-    record: StudyRecord | None = None
+    record: StudyRecord | None = field(default=None, repr=False)
     closed: int = 0
     """Trials that have ended and count: complete, pruned and failed ones, and those that a person has stopped."""
     attempts: int = 0

@@ -19,7 +19,7 @@ from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.trial import Outcome, Params
-from highnoon.shared.objective.defined_trial import DefinedTrial, takes_trial
+from highnoon.shared.objective.defined_trial import DefinedTrial, StudyFacts, takes_trial
 from highnoon.shared.search.presampling import reseed, seed_of
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
@@ -241,6 +241,8 @@ def test_callbacks_may_read_the_studys_name_and_direction() -> None:
         return 0.0
 
     hn.HPOTrialManager("named", n_trials=1, direction="maximize").optimize(of_trial)
+    with pytest.raises(AttributeError, match=r"trial\.study has no 'trials' on HighNoon.*study_name, direction"):
+        StudyFacts(study_name="named", direction_names=("maximize",)).trials  # noqa: B018
     assert seen == [("named", optuna.study.StudyDirection.MAXIMIZE, [optuna.study.StudyDirection.MAXIMIZE])]
 
 

@@ -264,6 +264,18 @@ class TestFailures:
         assert all("\n" not in record.getMessage() for record in caplog.records)
         assert hpo.best_value == 1.0
 
+    def test_the_log_line_of_a_failed_trial_has_no_loss(self, caplog: Any) -> None:
+        caplog.set_level(logging.INFO, logger="highnoon")
+
+        def objective(params: dict[str, Any]) -> float:
+            hn.report(0.75, 0)
+            raise ValueError("no such layer")
+
+        with pytest.raises(EveryTrialFailed):
+            hn.HPOTrialManager("digits", n_trials=1).optimize(objective, SPACE)
+        (line,) = [line for line in caplog.messages if line.startswith("action=trial ")]
+        assert "loss=" not in line
+
     def test_an_exception_keeps_its_traceback(self) -> None:
         failing = iter([True, False])
         hpo = hn.HPOTrialManager("digits", n_trials=2)

@@ -98,6 +98,10 @@ def test_the_live_view_explains_why_nothing_runs_and_ends_with_the_study() -> No
     assert len(screen(watched(StudyState.FINISHED), no_slots)) == 2
 
 
+def test_a_summary_shows_its_numbers_and_not_the_whole_specification() -> None:
+    assert "complete=4" in repr(watched().study) and "search_space" not in repr(watched().study)
+
+
 def test_objects_are_written_when_something_has_changed() -> None:
     lines: list[str] = []
     display = Objects(lines.append)

@@ -222,12 +222,15 @@ class Claims:
         if self._node.settings.confine_trials == "require":
             self._plugin_failed(candidate, _NOT_CONFINED)
             raise PluginFailed(_NOT_CONFINED)
+        fault = study.optuna.plugin_fault()  # of a trial that has run since
         try:
+            if fault is not None:
+                raise PluginFailed(fault)
             if code.refusal is None:
                 study.optuna.allow_plugins(None if code.folder is None else Path(code.folder))
             return self._sample_and_start(candidate, study, code)
         finally:
-            fault = study.optuna.plugin_fault()
+            fault = fault or study.optuna.plugin_fault()
             if fault is not None:
                 self._plugin_failed(candidate, fault)
 

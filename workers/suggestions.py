@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future
 from functools import cached_property
 
-from highnoon.shared.domain.errors import ServiceUnavailable
+from highnoon.shared.domain.errors import PluginFailed, ServiceUnavailable
 from highnoon.shared.domain.lease import Lease
 from highnoon.shared.objective.trial_pipe import Event
 from highnoon.shared.runtime.logs import event
@@ -48,6 +48,8 @@ class Suggestions:
         self._set: dict[tuple[str, str], Event] = {}
         self._names: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
+        self.fault: str | None = None
+        """Why the study's own sampler has given no answer: there will be none."""
 
     def ask(self, question: Event) -> None:
         """Submits one question."""
@@ -67,7 +69,9 @@ class Suggestions:
         except ServiceUnavailable as error:
             event(_log, "outage", level=logging.WARNING, **self._lease.ids, during="suggest", error=error)
             self._again_at = now_s() + _AGAIN_S
-            return None
+        except PluginFailed as error:
+            self.fault = str(error)
+        return None
 
     def take(self, setting: Event) -> bool:
         """Keeps an attribute or a constraint until something is written; False when there are too many, and it is left

@@ -186,7 +186,9 @@ class TrialServices:
         return decision.result()
 
     def interruption(self) -> Outcome | None:
-        """RELEASED when the node's drain is due, CANCELLED when a person wants it. Renews the lease as it falls due.
+        """RELEASED when the node's drain is due or the study's own sampler has failed, CANCELLED when a person wants it.
+
+        Renews the lease as it falls due.
 
         Raises LeaseLost when another worker owns the ticket.
         """
@@ -197,6 +199,8 @@ class TrialServices:
             return Outcome(
                 ending=Ending.RELEASED, cause=Cause.DRAIN, message="handed back: the worker is shutting down"
             )
+        if (fault := self.suggestions.fault) is not None:
+            return Outcome(ending=Ending.RELEASED, cause=Cause.PLUGIN, message=f"handed back: {fault}")
         if self._is_cancelled:
             return Outcome(ending=Ending.CANCELLED, cause=Cause.CANCELLED, message="cancelled by a person")
         return None

@@ -144,6 +144,8 @@ class Cause(StrEnum):
     DRAIN = "drain"
     DISK = "disk"
     """Handed back by a node whose disk takes nothing more."""
+    PLUGIN = "plugin"
+    """The study's own sampler failed while the trial asked it: handed back until it answers again."""
     RESTORE = "restore"
     LOST = "lost"
     SIGNAL = "signal"

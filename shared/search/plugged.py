@@ -80,6 +80,11 @@ class PluginProcess:
         self.fault: str | None = None
         """Why the last question had no answer."""
 
+    def take_fault(self) -> str | None:
+        """`fault`, once."""
+        fault, self.fault = self.fault, None
+        return fault
+
     def allow(self, folder: Path | None) -> None:
         """From now on it may be started, from the code in this folder."""
         self._start["folder"] = None if folder is None else str(folder)

@@ -88,8 +88,8 @@ class OptunaStudy(StudyReader):
             process.begin(self._study)
 
     def plugin_fault(self) -> str | None:
-        """What is wrong with its own sampler or pruner, by the last question to each."""
-        return "; ".join(process.fault for process in self._plugins() if process.fault) or None
+        """What was wrong with its own sampler or pruner since this was last asked."""
+        return "; ".join(fault for process in self._plugins() if (fault := process.take_fault())) or None
 
     def close_plugins(self, *, if_idle: bool = False) -> None:
         """Ends the processes of its own sampler and pruner; with `if_idle` those that nothing has asked for minutes."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, json_to_distribution
 
-from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
+from highnoon.shared.domain.errors import LeaseLost, PluginFailed, ServiceUnavailable
 from highnoon.shared.domain.space import misnamed_param
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective.defined_trial import SuggestionChannel
@@ -80,12 +80,12 @@ class TrialDefinition:
 
 
 def answer_to(question: Event, definition: SuggestionChannel) -> dict[str, Any]:
-    """The value that an `ask` event asks for, or why there is none. Raises ServiceUnavailable, LeaseLost."""
+    """The value that an `ask` event asks for, or why there is none. Raises ServiceUnavailable, LeaseLost, PluginFailed."""
     try:
         if question["question"] == "relative_params":
             return {"value": definition.relative_params()}
         return {"value": definition.suggest(question["name"], question["domain"])}
-    except (ServiceUnavailable, LeaseLost):
+    except (ServiceUnavailable, LeaseLost, PluginFailed):
         raise
     except Exception as error:  # whatever Optuna or the sampler finds wrong with what the user's code asks
         return {"error": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}

@@ -467,6 +467,16 @@ def test_own_samplers_and_pruners_run_without_credentials_and_a_broken_one_harms
     assert fault_of(books, broken) is None
 
 
+def test_own_sampler_that_fails_in_a_running_trial_costs_no_trial(cluster: Cluster, books: Books, name: str) -> None:
+    cluster.submit_here("suggests_one", 3, name=name, sampler="plugins.py:Dies", search_space=None)
+    record = eventually(lambda: fault_of(books, name), what="the fault is known")
+    assert record.startswith("plug-in sampler plugins.py:Dies: its process has ended")
+    cluster.submit_here("suggests_one", 3, name=name, search_space=None)
+    books.wait_until_over(name)
+    books.assert_balanced(name, 3)
+    assert {attempt.ending for attempt in books.attempts(name)} == {Ending.RELEASED, Ending.COMPLETED}
+
+
 def fault_of(books: Books, name: str) -> str | None:
     return books.studies.get(name).fault
 

@@ -17,7 +17,7 @@ import pytest
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
-from highnoon.shared.domain.errors import LeaseLost, ServiceUnavailable
+from highnoon.shared.domain.errors import LeaseLost, PluginFailed, ServiceUnavailable
 from highnoon.shared.domain.lease import Lease, Progress
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Report
@@ -62,6 +62,7 @@ class Database:
     error: Exception | None = None
     is_cancelled: bool = False
     tries: int = 0
+    definition: Any = None
     answers: threading.Event = field(default_factory=threading.Event)
 
     pruner: ClassVar[BasePruner]
@@ -429,6 +430,8 @@ class Sampler:
         if self.outages:
             self.outages -= 1
             raise ServiceUnavailable("away")
+        if name == "broken":
+            raise PluginFailed("sampler own:Sampler: no idea")
         if name == "wrong":
             raise ValueError("no such domain")
         return 0.5
@@ -453,6 +456,15 @@ def test_a_suggestion_waits_for_the_database_and_what_optuna_refuses_is_an_answe
     suggestions.take({"kind": "constraint", "key": "memory", "value": 1})
     suggestions.flush()
     assert sampler.set["memory"] == 1.0 and sampler.flushed == 1
+
+
+def test_attempt_is_handed_back_when_the_studys_own_sampler_fails(scene: Scene) -> None:
+    scene.database.definition = lambda **_: Sampler(outages=0)
+    scene.services.suggestions.ask({"question": "suggest", "name": "broken", "domain": "{}"})
+    eventually(lambda: scene.services.suggestions.answer() or scene.services.suggestions.fault, 20)
+    outcome = scene.services.interruption()
+    assert outcome is not None and outcome.ending is Ending.RELEASED
+    assert outcome.message == "handed back: sampler own:Sampler: no idea"
 
 
 def setting(key: str, value: int = 0) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,9 @@ from highnoon.shared.domain.states import LONGEST_KEY, RESERVED
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective import trial_context
 from highnoon.shared.objective.trial_events import MOST_TEXT
+
+_NEARLY = 1e-8
+"""How near to a whole number of steps a value must be, as Optuna has it."""
 
 _TRIAL = "trial"
 _ANNOTATIONS = ("Trial", "optuna.Trial", "optuna.trial.Trial")
@@ -171,9 +175,18 @@ class DefinedTrial:
         if self._asked.get(name) == domain:
             return self._answers[name]
         answer = self._channel.suggest(name, domain)
+        if "low" in attributes and not _holds(answer, attributes["low"], attributes["high"], attributes["step"]):
+            shown = ", ".join(f"{key}={value}" for key, value in sorted(attributes.items()))
+            message = f"Fixed parameter {name} with value {answer} is out of range for distribution {kind}({shown})."
+            warnings.warn(message, stacklevel=3)  # as Optuna does, and runs it
         self._asked[name], self._answers[name] = domain, answer
         self._params[name] = answer
         return answer
+
+
+def _holds(value: float, low: float, high: float, step: float | None) -> bool:
+    steps = (value - low) / (step or 1)
+    return low <= value <= high and (step is None or abs(steps - round(steps)) < _NEARLY)
 
 
 def _check_key(key: str) -> None:
@@ -203,8 +216,16 @@ def is_trial(name: str, annotation: object) -> bool:
 def given_trial(
     objective: Callable[[Any], object], channel: SuggestionChannel, number: int, study: StudyFacts | None = None
 ) -> Callable[[Any], object]:
-    """The objective as `attempt.run_attempt` calls it, with parameters that are not known yet."""
-    return lambda _params: objective(DefinedTrial(channel, number, study))
+    """The objective as `attempt.run_attempt` calls it, with no parameters but those that are fixed before."""
+
+    def run(fixed: Params) -> object:
+        trial = DefinedTrial(channel, number, study)
+        returned = objective(trial)
+        for name in sorted(fixed.keys() - trial.params.keys()):
+            warnings.warn(f"Fixed parameter {name} with value {fixed[name]!r} was never suggested.", stacklevel=2)
+        return returned
+
+    return run
 
 
 def _full_name(annotation: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -17,11 +18,16 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from highnoon.shared.domain.states import ENDING, TICKET
 from highnoon.shared.domain.trial import Params, ParamValue
 from highnoon.shared.search.history_snapshot import for_sampler, new_trial, snapshot_of
 from highnoon.shared.search.plugged import holds
 from highnoon.shared.search.presampling import only_what_lasts, reseed
 from highnoon.shared.search.sampling_space import only_value
+
+
+_LOOKED_BACK = 1_000
+"""Trials in which a domain is looked for: a name that is new would have all of a long history read."""
 
 
 class Suggester:
@@ -75,15 +81,25 @@ class Suggester:
         return self._relative
 
     def suggest(self, name: str, domain: BaseDistribution) -> ParamValue:
-        """The trial's value of this parameter. Raises ValueError for another kind of domain than before."""
+        """The trial's value of this parameter. Raises ValueError where Optuna does: for other choices than before, or
+        another kind or scale of domain."""
         trial = self._pending
         if name in trial.distributions:
             check_distribution_compatibility(trial.distributions[name], domain)
             return trial.params[name]  # type: ignore[no-any-return]
+        known = self._known_domain(name)
+        if known is not None:
+            check_distribution_compatibility(known, domain)
         value = self._chosen(name, domain, trial)
         suggested: ParamValue = domain.to_external_repr(domain.to_internal_repr(value))
         trial.params[name], trial.distributions[name] = suggested, domain
         return suggested
+
+    def _known_domain(self, name: str) -> BaseDistribution | None:
+        """As the newest trial of ours has it: domains of other programs stop nothing."""
+        newest = islice(reversed(self._study.get_trials(deepcopy=False)), _LOOKED_BACK)
+        ours = (trial for trial in newest if {TICKET, ENDING} & trial.user_attrs.keys())
+        return next((trial.distributions[name] for trial in ours if name in trial.distributions), None)
 
     def _chosen(self, name: str, domain: BaseDistribution, trial: FrozenTrial) -> Any:
         if name in self._fixed:

@@ -182,6 +182,44 @@ def test_attributes_and_constraints_are_written_with_the_next_answer_or_at_the_e
     assert study.best_trial() is None, "it is infeasible"
 
 
+def test_an_enqueued_value_out_of_range_runs_with_a_warning_as_in_optuna() -> None:
+    def of_ranges(trial: Any) -> float:
+        return float(trial.suggest_float("x", 0, 1) + trial.suggest_int("k", 1, 9, step=2))
+
+    hpo = hn.HPOTrialManager("far", n_trials=2)
+    study = optuna.create_study()
+    point = {"x": 9.0, "k": 4, "z": 1}
+    study.enqueue_trial(point)
+    with pytest.warns(UserWarning, match="is out of range") as theirs:
+        study.optimize(of_ranges, n_trials=1)
+    hpo.enqueue(point)
+    with pytest.warns(UserWarning, match=r"Fixed parameter .* ") as ours:
+        hpo.optimize(of_ranges, show_progress=False)
+    words = [str(one.message) for one in theirs if "out of range" in str(one.message)]
+    assert [str(one.message) for one in ours] == [*words, "Fixed parameter z with value 1 was never suggested."]
+    assert hpo.trials[0].params == {"x": 9.0, "k": 4} == study.trials[0].params
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_another_domain_than_before_is_refused_as_by_optuna(optuna_store: OptunaStore, sampler: str) -> None:
+    study = opened(optuna_store, sampler)
+    foreign = study.optuna_study.ask()
+    foreign.suggest_categorical("rate", ["slow", "fast"])
+    new, trial, _ = started(study, 0)
+    trial.suggest_float("rate", 0.1, 1)
+    trial.suggest_categorical("kind", ["a", "b"])
+    finished(study, new)
+    _, trial, _ = started(study, 1)
+    with pytest.raises(ValueError, match="Cannot set different log configuration to the same parameter name"):
+        trial.suggest_float("rate", 0.1, 1, log=True)
+    with pytest.raises(ValueError, match="does not support dynamic value space"):
+        trial.suggest_categorical("kind", ["a", "b", "c"])
+    with pytest.raises(ValueError, match="Cannot set different distribution kind"):
+        trial.suggest_int("kind", 1, 2)
+    assert 0.2 <= trial.suggest_float("rate", 0.2, 3) <= 3, "bounds may move"
+    assert trial.suggest_categorical("kind", ["a", "b"]) in ("a", "b")
+
+
 def test_what_optuna_refuses_is_refused() -> None:
     study = opened(OptunaStore(None))
     _, trial, _ = started(study, 0)

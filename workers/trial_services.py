@@ -186,7 +186,7 @@ class TrialServices:
         return decision.result()
 
     def interruption(self) -> Outcome | None:
-        """RELEASED when the node's drain is due or the study's own sampler has failed, CANCELLED when a person wants it.
+        """RELEASED at the node's drain or a fault of the study's own sampler, CANCELLED when a person wants it.
 
         Renews the lease as it falls due.
 

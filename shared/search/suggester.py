@@ -25,7 +25,6 @@ from highnoon.shared.search.plugged import holds
 from highnoon.shared.search.presampling import only_what_lasts, reseed
 from highnoon.shared.search.sampling_space import only_value
 
-
 _LOOKED_BACK = 1_000
 """Trials in which a domain is looked for: a name that is new would have all of a long history read."""
 

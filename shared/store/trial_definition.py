@@ -80,7 +80,10 @@ class TrialDefinition:
 
 
 def answer_to(question: Event, definition: SuggestionChannel) -> dict[str, Any]:
-    """The value that an `ask` event asks for, or why there is none. Raises ServiceUnavailable, LeaseLost, PluginFailed."""
+    """The value that an `ask` event asks for, or why there is none.
+
+    Raises ServiceUnavailable, LeaseLost, PluginFailed.
+    """
     try:
         if question["question"] == "relative_params":
             return {"value": definition.relative_params()}

@@ -103,6 +103,10 @@ EXHAUSTIVE = frozenset({"grid", "brute_force"})
 """Samplers that try each point of a finite space once."""
 
 
+WARMED = ("auto", "tpe", "gp", "cmaes")
+"""Samplers that trials of other studies inform: the others go by no history, or by generations of their own."""
+
+
 class SamplerSpec(Strategy):
     """Which sampler, with the options that are not left to Optuna."""
 

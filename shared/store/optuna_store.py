@@ -23,6 +23,7 @@ from typing_extensions import Self
 
 from highnoon.shared.domain.artifact import Artifact
 from highnoon.shared.domain.errors import (
+    InvalidInput,
     MissingExtra,
     ServiceRefused,
     UnknownStudy,
@@ -30,6 +31,7 @@ from highnoon.shared.domain.errors import (
 )
 from highnoon.shared.domain.metric_history import Curves, curves_in
 from highnoon.shared.domain.param import SearchSpace
+from highnoon.shared.domain.sampler_spec import WARMED, SamplerSpec
 from highnoon.shared.domain.score import UNSCORED, Scoring
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.runtime.urls import masked, normalise
@@ -131,7 +133,12 @@ class OptunaStore:
             return self.open(spec, sampler=RandomSampler(), pruner=NopPruner())
 
     def check_warm_start(self, spec: StudySpec) -> None:
-        """Raises UnknownStudy, or StudyConflict for a study whose values cannot be compared with this study's."""
+        """Raises UnknownStudy, StudyConflict for a study whose values cannot be compared with this study's, and
+        InvalidInput for a sampler that would make nothing of it."""
+        name = spec.sampler.name
+        if spec.warm_start and name in SamplerSpec.kinds and name not in WARMED:
+            message, hint = f"is not used by the sampler {name}", f"Samplers that use it: {', '.join(WARMED)}."
+            raise InvalidInput.of(f"study {spec.name}", "warm_start", message, value=list(spec.warm_start), hint=hint)
         with self._error_boundary():
             for name in spec.warm_start:
                 agreement.check_comparable(self._storage, self._id_of(name), name, spec.scoring)

@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from highnoon.shared.domain.errors import StudyConflict, UserInputError
+from highnoon.shared.domain.sampler_spec import SamplerSpec
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.domain.trial import Outcome, Report
@@ -158,12 +159,13 @@ def test_other_objectives_or_constraints_under_the_same_name_are_a_conflict(optu
 def test_a_warm_start_needs_the_same_objectives(optuna_store: OptunaStore) -> None:
     finish(several(optuna_store, name="first"), 0.5, 0.5)
     opened(optuna_store, name="other")
-    spec = spec_of(name="digits", objectives=TWO, warm_start=["first"])
+    tpe = SamplerSpec(name="tpe")
+    spec = spec_of(name="digits", objectives=TWO, warm_start=["first"], sampler=tpe)
     optuna_store.check_warm_start(spec)
     optuna_store.create_study(spec.name, spec.direction, spec.scoring)
     assert optuna_store.open(spec).start_trial(ordinal=0).params
     with pytest.raises(StudyConflict, match="single objective"):
-        optuna_store.check_warm_start(spec_of(name="digits", objectives=TWO, warm_start=["other"]))
+        optuna_store.check_warm_start(spec_of(name="digits", objectives=TWO, warm_start=["other"], sampler=tpe))
 
 
 # --- The ledger

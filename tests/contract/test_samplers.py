@@ -436,7 +436,7 @@ def test_the_range_of_steps_is_fixed_in_the_study_by_the_first_trial_that_shows_
         assert worse[0][:1] == worse[1][:1] == rungs[:1]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "auto", "cmaes", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", "auto", "cmaes"])
 def test_a_warm_start_informs_the_sampler_and_counts_for_nothing(optuna_store: OptunaStore, sampler: str) -> None:
     # Given a study that has found where a loss is small, by a parameter that is gone now
     old: SearchSpace = {**NUMERIC, "gone": Int(1, 9)}
@@ -467,6 +467,17 @@ def test_a_warm_start_informs_the_sampler_and_counts_for_nothing(optuna_store: O
     # And it goes on when they were deleted
     optuna.delete_study(study_name="first", storage=optuna_store._storage)
     optuna_store.open(spec).start_trial(ordinal=12)
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "qmc", "random", "grid", "brute_force", "pbt"])
+def test_a_warm_start_is_refused_where_the_sampler_makes_nothing_of_it(optuna_store: OptunaStore, sampler: str) -> None:
+    optuna_store.create_study("first", "minimize")
+    spec = spec_of(SamplerSpec(name=sampler), {"x": Float(0.0, 1.0, step=0.25)}, warm_start=["first"])
+    with pytest.raises(InvalidInput) as refused:
+        optuna_store.check_warm_start(spec)
+    assert str(refused.value.problems[0]) == (
+        f"warm_start: is not used by the sampler {sampler} (got ['first']). Samplers that use it: auto, tpe, gp, cmaes."
+    )
 
 
 def test_a_warm_start_needs_a_study_whose_values_mean_the_same(optuna_store: OptunaStore) -> None:

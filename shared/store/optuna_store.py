@@ -135,9 +135,9 @@ class OptunaStore:
     def check_warm_start(self, spec: StudySpec) -> None:
         """Raises UnknownStudy, StudyConflict for a study whose values cannot be compared with this study's, and
         InvalidInput for a sampler that would make nothing of it."""
-        name = spec.sampler.name
-        if spec.warm_start and name in SamplerSpec.kinds and name not in WARMED:
-            message, hint = f"is not used by the sampler {name}", f"Samplers that use it: {', '.join(WARMED)}."
+        sampler = spec.sampler.name
+        if spec.warm_start and sampler in SamplerSpec.kinds and sampler not in WARMED:
+            message, hint = f"is not used by the sampler {sampler}", f"Samplers that use it: {', '.join(WARMED)}."
             raise InvalidInput.of(f"study {spec.name}", "warm_start", message, value=list(spec.warm_start), hint=hint)
         with self._error_boundary():
             for name in spec.warm_start:

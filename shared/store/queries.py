@@ -14,13 +14,14 @@ from sqlalchemy.engine import RowMapping
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, known_ending
 from highnoon.shared.store.attempt_queries import AttemptQueries, ended_within
 from highnoon.shared.store.database import Database
+from highnoon.shared.store.joined_trials import lowest_and_highest
 from highnoon.shared.store.schema import db_now, leader, meta, studies, tickets
 from highnoon.shared.store.study_records import StudyCounts, StudyRecord, record_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyProgress:
-    """One study and how far it is; `best_value` of completed tickets, `retries` beyond the first attempt of each."""
+    """One study and how far it is; `best_value` of all its trials, also joined ones, `retries` of its tickets."""
 
     record: StudyRecord
     counts: StudyCounts
@@ -117,6 +118,10 @@ class LedgerQueries:
                 if ending is Ending.COMPLETED and low is not None:
                     known.lows.append(low)
                     known.highs.append(high)
+            attempts = {study_id: known.attempts for study_id, known in counted.items()}
+            for study_id, (low, high) in lowest_and_highest(connection, attempts).items():
+                counted[study_id].lows.append(low)
+                counted[study_id].highs.append(high)
         return [_progress(row, counted[row["id"]]) for row in rows]
 
     def change_marks(self) -> dict[str, tuple[object, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.queries import LedgerQueries, StudyProgress
+from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.store.schema import db_now, studies
 from highnoon.webui.study_repository import StudyRepository
 from tests.contract.digits import SPACE, completed, spec_of
@@ -43,6 +44,32 @@ def test_what_an_open_page_reads_every_second_is_bounded_by_what_is_live_or_was_
     assert ledger.studies.add_trials(over.id, 1, at_most=50_000) == 1
     assert LedgerQueries(ledger.database).change_marks()["over"] != marks["over"]
     assert LedgerQueries(ledger.database).change_marks()["live"] == marks["live"]
+
+
+def test_the_best_value_is_of_all_feasible_trials_also_of_a_program_that_joined(ledger: Ledger) -> None:
+    queries = LedgerQueries(ledger.database)
+    record = ledger.study(2)
+    for ticket, value in zip(ledger.tickets(record), (0.5, 0.25), strict=True):
+        ledger.run(ticket, Outcome(ending=Ending.COMPLETED, value=value))
+    ledger.study(1, name="other")
+
+    def bests() -> list[float | None]:
+        listed = next(one.best_value for one in queries.progress() if one.record.id == record.id)
+        return [listed, queries.progress_of(record).best_value]
+
+    foreign = ledger.optuna()
+    assert bests() == [0.25, 0.25] == [foreign.best_value] * 2
+    # The old way and the new way of Optuna to note what is infeasible, and values that are none
+    for value, attrs in (
+        (0.1, {"constraints": [-1.0, 0.5]}),
+        (0.11, {"constraints:size": 1e-05}),
+        (0.2, {"constraints": [-1.0, 0.0], "constraints:size": -3.5, "constraints:b": 0.0}),
+        (math.inf, {"constraints:size": "wrong"}),
+    ):
+        foreign.add_trial(optuna.trial.create_trial(value=value, system_attrs=attrs))
+    assert bests() == [0.2, 0.2]
+    foreign.add_trial(optuna.trial.create_trial(value=-math.inf))
+    assert bests() == [-math.inf] * 2 == [foreign.best_value] * 2
 
 
 def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:

@@ -19,7 +19,7 @@ from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.optuna_store import OptunaStore
-from highnoon.shared.store.queries import LedgerQueries
+from highnoon.shared.store.queries import LedgerQueries, StudyProgress
 from highnoon.shared.store.schema import db_now, studies
 from highnoon.webui.study_repository import StudyRepository
 from tests.contract.digits import SPACE, completed, spec_of

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import AsJson, StudyName, mistake, no_result, print_json, print_table
+from highnoon.coordinator.cli.command_io import (
+    AsJson,
+    StudyName,
+    mistake,
+    no_result,
+    no_such_trial,
+    print_json,
+    print_table,
+)
 from highnoon.coordinator.cli.reading import Storage, reading
 from highnoon.shared.domain.artifact import listed
 
@@ -26,6 +34,7 @@ def artifacts(
     Example: python -m coordinator artifacts digits 3 --download results
     """
     from highnoon.coordinator.cli.tables import aligned, near
+    from highnoon.shared.domain.errors import FileStoreError
     from highnoon.shared.runtime.file_store import download as copy
     from highnoon.shared.runtime.file_store import store_of
     from highnoon.shared.runtime.settings import load_settings
@@ -37,6 +46,8 @@ def artifacts(
     with reading(storage) as reader:
         reader.study(study)
         found = listed(reader.store.artifacts(study, trial), trial)
+        if trial is not None and not found and trial not in range(count := len(reader.view(study).trials())):
+            raise no_such_trial(f"no trial of study {study}", trial, count)
     if json and download is None:
         print_json([{"trial": number, **artifact_object(artifact)} for number, artifact in found])
         return
@@ -49,5 +60,8 @@ def artifacts(
         return
     store = store_of(load_settings())
     for number, artifact in found:
-        copy(store, artifact, download / str(number) / artifact.name)
+        try:
+            copy(store, artifact, download / str(number) / artifact.name)
+        except FileStoreError as error:
+            raise FileStoreError(f"{error}; HIGHNOON_ARTIFACTS_URL must name the place of the study's files") from None
     typer.echo(f"wrote {plural(len(found), 'file')} to {near(download)}")

@@ -163,3 +163,9 @@ def check_output_folder(path: Path) -> None:
 def mistake(key: str, message: str, value: object = ABSENT, hint: str = "") -> InvalidInput:
     """One thing on the command line that cannot work."""
     return InvalidInput.of("command line", key, message, value=value, hint=hint)
+
+
+def no_such_trial(none: str, trial: int, count: int) -> InvalidInput:
+    """The refusal of a number that, as `none` begins, no trial of a study with `count` trials has."""
+    hint = f"It has trials 0 to {count - 1}." if count else "It has none yet."
+    return mistake("TRIAL", f"{none} has this number", trial, hint)

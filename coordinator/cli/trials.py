@@ -21,6 +21,7 @@ from highnoon.coordinator.cli.command_io import (
     leaving,
     ledger,
     mistake,
+    no_such_trial,
     print_json,
     print_sentence,
     print_table,
@@ -172,8 +173,7 @@ def _attempt(access: Access, record: StudyRecord, trial: int) -> AttemptRecord:
     if attempts:
         return attempts[-1]
     count = len(access.store.view(record.name).trials())
-    hint = f"It has trials 0 to {count - 1}." if count else "It has none yet."
-    raise mistake("TRIAL", f"no attempt of study {record.name} has this number", trial, hint)
+    raise no_such_trial(f"no attempt of study {record.name}", trial, count)
 
 
 def last_lines(attempt: AttemptRecord, count: int | None) -> list[str]:

@@ -64,14 +64,13 @@ def store_of(settings: Settings) -> FileStore:
 
 def download(store: FileStore, artifact: Artifact, target: Path, moved: Callable[[int], object] = int) -> Path:
     """Writes an artifact to the file `target`, which appears whole. Raises FileStoreError also for another digest."""
-    try:
+    with store.opened(artifact.id) as source, _translated(str(target.parent)):
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileStoreError(f"{target.parent}: {error}") from None
-    with store.opened(artifact.id) as source, _translated(str(target.parent)), whole_file(target, mode=0o666) as file:
-        _, digest = copied(source, file, moved, to_disk=True)
-        if artifact.sha256 not in (None, digest):
-            raise FileStoreError(f"{artifact.name} ({artifact.id}) is damaged: its SHA-256 is not the one of its trial")
+        with whole_file(target, mode=0o666) as file:
+            _, digest = copied(source, file, moved, to_disk=True)
+            if artifact.sha256 not in (None, digest):
+                why = "its SHA-256 is not the one of its trial"
+                raise FileStoreError(f"{artifact.name} ({artifact.id}) is damaged: {why}")
     return target
 
 

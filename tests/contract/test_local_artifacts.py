@@ -17,7 +17,7 @@ from optuna.artifacts import get_all_artifact_meta
 import highnoon as hn
 from highnoon.coordinator.cli.artifacts import artifacts
 from highnoon.local import files
-from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, UserInputError
+from highnoon.shared.domain.errors import EveryTrialFailed, FileStoreError, InvalidInput, UserInputError
 from highnoon.shared.domain.states import Ending
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.staged_files import StagedFiles
@@ -67,6 +67,14 @@ def test_the_best_trials_keep_what_they_saved(
 
     # And Optuna finds them too, and the command line
     if url is not None:
+        with pytest.raises(
+            FileStoreError,
+            match=r"artifacts: there is no such .*; HIGHNOON_ARTIFACTS_URL must name the place of the study",
+        ):
+            artifacts("digits", best, Path("copied"), url, False)
+        assert not Path("copied").exists()
+        with pytest.raises(InvalidInput, match=r"TRIAL: .* has this number \(got 44\). It has trials 0 to 3."):
+            artifacts("digits", 44, None, url, False)
         storage_ = optuna.storages.get_storage(url)
         found = optuna.load_study(study_name="digits", storage=storage_).best_trial
         assert [meta.filename for meta in get_all_artifact_meta(found, storage=storage_)] == ["model.txt"]

@@ -110,13 +110,15 @@ def trials_table(
 
 def _heads(trials: Sequence[Trial], metrics: Sequence[str], goals: Sequence[str]) -> list[str]:
     values = goals or ("value",)
-    heads = [("trial", "state", *values, "took", *metrics)]
+    size = ("size",) if any(trial.params_count is not None for trial in trials) else ()
+    heads = [("trial", "state", *values, *size, "took", *metrics)]
     for trial in trials:
         found = trial.values or (trial.value,) * len(values)
         state = str(trial.state) if trial.is_feasible else f"{trial.state} infeasible"
-        row = (str(trial.number), state, *map(value_cell, found), time_cell(trial.duration_s))
+        sized = (value_cell(trial.params_count),) if size else ()
+        row = (str(trial.number), state, *map(value_cell, found), *sized, time_cell(trial.duration_s))
         heads.append((*row, *(value_cell(trial.metrics.get(name)) for name in metrics)))
-    return aligned(heads, right=set(range(2, 3 + len(values) + len(metrics))))
+    return aligned(heads, right=set(range(2, len(heads[0]))))
 
 
 def audit_table(entries: Sequence[AuditEntry], console: Console) -> list[str]:

@@ -21,8 +21,8 @@ Places: TypeAlias = "Mapping[int, AttemptPlace]"
 """Where each trial ran, by its number; of those that a coordinator ran."""
 
 _COLUMNS = (
-    "number", "state", "ending", "cause", "value", "loss", "feasible", "started_at", "ended_at", "duration_s", "host",
-    "peak_rss_bytes",
+    "number", "state", "ending", "cause", "value", "loss", "params_count", "active_params", "feasible", "started_at",
+    "ended_at", "duration_s", "host", "peak_rss_bytes",
 )  # fmt: skip
 
 

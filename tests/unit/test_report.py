@@ -132,6 +132,13 @@ def test_metrics_that_do_not_fit_into_columns_stand_behind_the_parameters() -> N
     assert trials_table(trials, {}, pipe())[0].split()[4:] == [*attrs, "parameters"]
 
 
+def test_sizes_have_a_column_where_trials_have_some() -> None:
+    sizes = (5000, None)
+    trials = [Trial(number=size or 0, state=TrialState.COMPLETE, params={}, params_count=size) for size in sizes]
+    rows = [line.split() for line in trials_table(trials, {}, pipe())]
+    assert [row[3] for row in rows] == ["size", "5000", "-"]
+
+
 def test_the_audit_fits_a_terminal_and_is_one_line_per_change_in_a_pipe() -> None:
     details = {"trials": 12, "objective": "train.py:objective", "text": "a note that is longer than the line " * 3}
     who: dict[str, Any] = {"actor": "root@vm", "via": "command line", "account": "highnoon"}

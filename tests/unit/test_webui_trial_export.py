@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,12 @@ def test_csv_runs_no_formula() -> None:
     (row,) = csv.DictReader(io.StringIO(csv_head(names) + csv_rows([trial], names, {})))
     assert (row["params.x"][0], row["params.z"][0], row["params.y"]) == ("'", "'", "-1.5")
     assert (row["number"], row["state"], row["value"]) == ("7", "COMPLETE", "0.25")
+
+
+def test_csv_has_the_size_by_which_value_and_loss_differ() -> None:
+    trial = replace(best(), loss=0.5, params_count=5000, active_params=900)
+    (row,) = csv.DictReader(io.StringIO(csv_head([]) + csv_rows([trial], [], {})))
+    assert (row["loss"], row["params_count"], row["active_params"]) == ("0.5", "5000", "900")
 
 
 def test_json_lines_are_strict_and_one_per_trial() -> None:

@@ -27,7 +27,7 @@ from highnoon.shared.store.access import Access
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.views.attempt_logs import printed_by
 from highnoon.shared.views.trials import in_order
-from highnoon.watching import Watcher, log_trial
+from highnoon.watching import Watcher, log_frozen
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -149,7 +149,7 @@ class StudyHandle(ReadStudy):
         nothing. Raises TimeoutError after `timeout` seconds, ServiceUnavailable when its `start` has ended.
         """
         with progress_view(shown=progress) as view:
-            self._watcher.watch([log_trial] if progress and not view.is_bar else [], view, timeout)
+            self._watcher.watch([log_frozen] if progress and not view.is_bar else [], view, timeout)
         return self
 
     def follow(self, *callbacks: Callable[[Any, Any], object]) -> Self:

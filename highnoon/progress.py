@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from highnoon.shared.domain.states import TrialState
+from highnoon.shared.runtime.logs import event
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -50,6 +53,35 @@ class ProgressView:
             self._notebook.update(_Html(progress_html(name, over, total, words)))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=name, completed=over, total=total, words=words)
+
+
+def log_trial(
+    study: str,
+    number: int,
+    state: TrialState,
+    *,
+    value: str | float | None,
+    loss: float | None,
+    size: int | None,
+    seconds: float | None,
+    cause: str | None,
+    reason: str | None,
+) -> None:
+    """The line of a trial that has ended, wherever it ran."""
+    event(
+        _LOGGER,
+        "trial",
+        level=logging.WARNING if state is TrialState.FAIL else logging.INFO,
+        study=study,
+        trial=number,
+        state=state,
+        value=value,
+        loss=None if value in (None, loss) else loss,
+        size=size,
+        seconds=seconds,
+        cause=cause or None,
+        reason=reason or None,
+    )
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from highnoon.handle_view import counts_line
-from highnoon.progress import ProgressView
+from highnoon.progress import ProgressView, log_trial
 from highnoon.shared.domain.errors import ServiceUnavailable
-from highnoon.shared.domain.states import MESSAGE
-from highnoon.shared.runtime.logs import event
+from highnoon.shared.domain.states import CAUSE, MESSAGE
 from highnoon.shared.store.outages import retry_until_available
 
 if TYPE_CHECKING:
@@ -70,17 +69,19 @@ class Watcher:
         return retry_until_available(step, logger, for_s=min(limits, default=None))
 
 
-def log_trial(study: Any, trial: Any) -> None:
-    """The line of a trial, as `HPOTrialManager` logs it."""
-    failed = trial.state.name == "FAIL"
-    event(
-        logger,
-        "trial",
-        level=logging.WARNING if failed else logging.INFO,
-        study=study.study_name,
-        trial=trial.number,
-        state=trial.state.name,
-        value=None if failed else " ".join(f"{value:.6g}" for value in trial.values or ()) or None,
-        seconds=None if trial.duration is None else trial.duration.total_seconds(),
-        reason=trial.user_attrs.get(MESSAGE),
+def log_frozen(study: Any, frozen: Any) -> None:
+    """The line of a trial, given as Optuna has it."""
+    from highnoon.shared.store.optuna_trials import trial_of
+
+    trial = trial_of(frozen)
+    log_trial(
+        study.study_name,
+        trial.number,
+        trial.state,
+        value=" ".join(f"{value:.6g}" for value in trial.values) or trial.value,
+        loss=trial.loss,
+        size=trial.params_count,
+        seconds=trial.duration_s,
+        cause=trial.attrs.get(CAUSE),
+        reason=trial.attrs.get(MESSAGE),
     )

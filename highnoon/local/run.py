@@ -33,7 +33,7 @@ from highnoon.local.trial import (
     task_of,
     wait_for_ended,
 )
-from highnoon.progress import ProgressView, progress_view
+from highnoon.progress import ProgressView, log_trial, progress_view
 from highnoon.shared.domain.errors import EveryTrialFailed, HighNoonError, SpaceExhausted
 from highnoon.shared.domain.limits import RunLimits, failure_limit
 from highnoon.shared.domain.states import OPTUNA_STATE, Cause, Ending, TrialState
@@ -229,7 +229,17 @@ class _Run:
         self._outcomes.append(outcome)
         self._limits.add(outcome)
         self._note_best(outcome)
-        _log_trial(self._spec, started, outcome)
+        log_trial(
+            self._spec.name,
+            started.number,
+            OPTUNA_STATE[outcome.ending],
+            value=outcome.logged_value,
+            loss=outcome.loss,
+            size=outcome.params_count,
+            seconds=outcome.duration_s,
+            cause=outcome.cause,
+            reason=outcome.message,
+        )
         if self._spec.keep_best is not None:
             self._files.keep_best(self._study, self._spec.keep_best)
         if self._spec.sampler.goes_on_from_checkpoints:
@@ -268,20 +278,3 @@ def _call_back(study: OptunaStudy, callbacks: Sequence[Callback], started: Start
     ended = retry_until_available(study.ended, logger)
     trial = next(trial for trial in reversed(ended) if trial.number == started.number)
     return call_back(study.optuna_study, callbacks, trial)
-
-
-def _log_trial(spec: StudySpec, started: StartedTrial, outcome: Outcome) -> None:
-    event(
-        logger,
-        "trial",
-        level=logging.WARNING if _has_failed(outcome) else logging.INFO,
-        study=spec.name,
-        trial=started.number,
-        state=OPTUNA_STATE[outcome.ending],
-        value=outcome.logged_value,
-        loss=outcome.logged_loss,
-        size=outcome.params_count,
-        seconds=outcome.duration_s,
-        cause=outcome.cause,
-        reason=outcome.message or None,
-    )

@@ -189,7 +189,7 @@ def _handle_event(trial: LocalTrial, event: Event) -> None:
         case "file":
             trial.channel.save_file(saved_of(event))
         case "result":
-            trial.outcome = outcome_of(event, trial.scoring)
+            trial.outcome = replace(outcome_of(event, trial.scoring), duration_s=time.monotonic() - trial.began)
         case "fault":
             raise InvariantBroken(f"something else than the trial wrote to its pipe: {event['reason']}")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import os
 import pty
+import re
 import sys
 import threading
 from contextlib import suppress
@@ -14,8 +16,10 @@ from typing import Any, cast
 
 import pytest
 
+import highnoon as hn
 from highnoon.handle_view import history_svg
 from highnoon.progress import progress_html, progress_view
+from highnoon.watching import log_frozen
 
 
 class Handle:
@@ -38,6 +42,32 @@ def test_a_bar_is_drawn_in_a_notebook_alone(monkeypatch: pytest.MonkeyPatch, she
         view.show("<b>", 1, 4, "best 0.5")
     assert handle.shown == [progress_html("<b>", 1, 4, "best 0.5")] * bars
     assert "&lt;b&gt;: 1 of 4 trials  best 0.5" in progress_html("<b>", 1, 4, "best 0.5")
+
+
+@pytest.mark.parametrize("isolation", ["none", "fork"])
+def test_the_line_of_a_trial_is_the_same_wherever_it_ran(isolation: str, caplog: pytest.LogCaptureFixture) -> None:
+    # Given a study that scores by size, with a trial that completes, one that is pruned and one that fails
+    def objective(params: dict[str, Any]) -> dict[str, float]:
+        if params["x"] == 1:
+            raise hn.TrialPruned
+        return {"loss": 0.5, "params": 100 // (params["x"] - 2)}
+
+    caplog.set_level(logging.INFO, logger="highnoon")
+    manager = hn.HPOTrialManager("digits", 3, sampler="grid", isolation=isolation, param_budget=50)
+    manager.optimize(objective, {"x": ("int", 1, 3)})
+
+    # When its trials are logged as Optuna has them, as those of a cluster are
+    for frozen in manager.study.trials:
+        log_frozen(manager.study, frozen)
+
+    # Then their lines are the same
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("action=trial ")]
+    lines = [re.sub(r" seconds=\S+", " seconds=_", line) for line in lines]
+    assert lines[:3] == lines[3:]
+    ends = (" loss=0.5 size=100 seconds=_", "seconds=_ cause=pruner", "seconds=_ cause=exception")
+    assert all(any(end in line for line in lines) for end in ends)
+    failed = [record.levelno for record in caplog.records if "state=FAIL" in record.getMessage()]
+    assert failed == [logging.WARNING] * 2
 
 
 class SlowWords:

@@ -21,9 +21,11 @@ class Report(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, monitor: str = "val_loss") -> None:
         super().__init__()
         self._reporter = MetricReporter("Report()", monitor)
+        self._has_trained = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """One epoch. With `validation_freq` those without a validation have nothing to report."""
+        self._has_trained = True
         metrics = logs or {}
         monitor = self._reporter.monitor
         is_between_validations = monitor.startswith("val_") and not any(name.startswith("val_") for name in metrics)
@@ -31,6 +33,6 @@ class Report(keras.callbacks.Callback):  # type: ignore[misc]
             self._reporter.report(metrics, epoch)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """A `fit` without validation data has never had a `val_loss`."""
-        if not self._reporter.has_reported:
+        """A `fit` without validation data has never had a `val_loss`; a resumed one may have no epoch left."""
+        if self._has_trained and not self._reporter.has_reported:
             raise self._reporter.missing(logs or {})

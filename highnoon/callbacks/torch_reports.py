@@ -63,10 +63,13 @@ def TransformersReport(monitor: str = "eval_loss") -> Any:
     transformers = framework("transformers", "TransformersReport()")
 
     class Callback(transformers.TrainerCallback):  # type: ignore[misc,name-defined]
-        is_training = False
+        is_training = has_trained = False
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             self.is_training = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            self.has_trained = True
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             metrics = given.get("metrics") or {}
@@ -77,7 +80,7 @@ def TransformersReport(monitor: str = "eval_loss") -> Any:
 
         def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             self.is_training = False
-            if not reporter.has_reported and state.is_world_process_zero:
+            if self.has_trained and not reporter.has_reported and state.is_world_process_zero:
                 raise reporter.missing({name: None for entry in state.log_history for name in entry})
 
     return Callback()

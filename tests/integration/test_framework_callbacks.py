@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,16 @@ def lightning_training(rate: float, monitor: str) -> float:
 
 
 def transformers_training(rate: float, monitor: str) -> float:
-    transformers: Any = importlib.import_module("transformers")
     import tempfile
 
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = transformers_trainer(rate, monitor, folder)
+        trainer.train()
+        return float(trainer.evaluate()["eval_loss"])
+
+
+def transformers_trainer(rate: float, monitor: str, folder: str, **given: Any) -> Any:
+    transformers: Any = importlib.import_module("transformers")
     import torch
 
     class Model(torch.nn.Module):  # type: ignore[misc]
@@ -101,31 +109,28 @@ def transformers_training(rate: float, monitor: str) -> float:
 
     transformers.set_seed(1)
     rows = [{"x": torch.from_numpy(x), "labels": torch.tensor(y)} for x, y in zip(X, Y, strict=True)]
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = transformers.TrainingArguments(
-            output_dir=folder,
-            learning_rate=rate,
-            optim="sgd",
-            lr_scheduler_type="constant",
-            num_train_epochs=EPOCHS,
-            per_device_train_batch_size=160,
-            per_device_eval_batch_size=160,
-            eval_strategy="epoch",
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        trainer = transformers.Trainer(
-            model=Model(),
-            args=arguments,
-            train_dataset=rows,
-            eval_dataset=rows,
-            callbacks=[hn.callbacks.TransformersReport(monitor)],
-        )
-        trainer.train()
-        return float(trainer.evaluate()["eval_loss"])
+    arguments = transformers.TrainingArguments(
+        output_dir=folder,
+        learning_rate=rate,
+        optim="sgd",
+        lr_scheduler_type="constant",
+        num_train_epochs=EPOCHS,
+        per_device_train_batch_size=160,
+        per_device_eval_batch_size=160,
+        eval_strategy="epoch",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **{"save_strategy": "no", **given},
+    )
+    return transformers.Trainer(
+        model=Model(),
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=rows,
+        callbacks=[hn.callbacks.TransformersReport(monitor)],
+    )
 
 
 def xgboost_training(rate: float, monitor: str) -> float:
@@ -273,6 +278,33 @@ def test_a_second_fit_goes_on_counting_epochs() -> None:
     hpo = hn.HPOTrialManager("twice", n_trials=1)
     hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})
     assert [report.step for report in hpo.trials[0].reports] == [0, 1, 2, 3]
+
+
+def test_a_resumed_fit_without_an_epoch_left_reports_nothing() -> None:
+    keras: Any = pytest.importorskip("keras")
+
+    def objective(params: dict[str, Any]) -> float:
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.fit(X, Y, epochs=2, initial_epoch=2, verbose=0, callbacks=[hn.callbacks.Report()])
+        return 0.5
+
+    hpo = hn.HPOTrialManager("resumed", n_trials=1)
+    hpo.optimize(objective, {"x": ("uniform", 0.0, 1.0)})
+    assert hpo.best_value == 0.5 and not hpo.trials[0].reports
+
+
+def test_a_resumed_training_without_a_step_left_reports_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+
+    def objective(params: dict[str, Any]) -> float:
+        trainer = transformers_trainer(0.1, "eval_loss", str(tmp_path), save_strategy="epoch")
+        trainer.train(resume_from_checkpoint=params["resumes"] or None)
+        return 0.5
+
+    hpo = hn.HPOTrialManager("resumed", n_trials=2, sampler="grid")
+    hpo.optimize(objective, {"resumes": ("categorical", [False, True])})
+    assert [len(trial.reports) for trial in hpo.trials] == [EPOCHS, 0]
 
 
 def test_epochs_without_validation_report_nothing() -> None:

@@ -304,7 +304,7 @@ def test_a_resumed_training_without_a_step_left_reports_nothing(tmp_path: Path) 
 
     hpo = hn.HPOTrialManager("resumed", n_trials=2, sampler="grid")
     hpo.optimize(objective, {"resumes": ("categorical", [False, True])})
-    assert [len(trial.reports) for trial in hpo.trials] == [EPOCHS, 0]
+    assert [(trial.value, len(trial.reports)) for trial in hpo.trials] == [(0.5, EPOCHS), (0.5, 0)]
 
 
 def test_epochs_without_validation_report_nothing() -> None:

@@ -53,13 +53,15 @@ def is_same(found: dict[str, Any]) -> bool:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     before, now, differs = found["before"], found["now"], found["differs"]
-    lines = [
-        f"{when:7} {one['ending']}  value {', '.join(map(str, one['values'])) or '-'}  loss {one['loss']}"
-        for when, one in (("before", before), ("now", now))
-    ]
+    lines = []
+    for when, one in (("before", before), ("now", now)):
+        value, loss = ", ".join(map(str, one["values"])) or "-", "-" if one["loss"] is None else one["loss"]
+        lines.append(f"{when:7} {one['ending']}  value {value}  loss {loss}")
     pairs = list(zip(before["values"], now["values"], strict=False))
     if found["is_same"]:
         lines.append("the same")
+    elif before["ending"] != now["ending"]:
+        lines.append("the ending differs")
     elif pairs and not any(isinstance(number, str) for pair in pairs for number in pair):
         lines.append(f"differs by {', '.join(f'{second - first:.3g}' for first, second in pairs)}")
     if found["other_report"] is not None:

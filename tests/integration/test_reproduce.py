@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from highnoon.coordinator.cli.reproduce import _lines
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.runtime.environment_record import git_state
 from highnoon.shared.store.database import Database
@@ -144,6 +145,16 @@ def test_what_differs_is_named(cluster: Cluster, books: Books, folder: Path) -> 
     printed = cluster.cli("reproduce", "is_pruned", "0").stdout
     assert "differs by 0.5" in printed and "reports differ from step 0 on" in printed
     assert git_state(folder) == f"{commit}+"
+
+
+def test_another_ending_is_named() -> None:
+    nothing: dict[str, Any] = {"values": [], "loss": None, "message": ""}
+    before = {"ending": "failed", **nothing}
+    now = {"ending": "completed", **nothing, "values": [0.5], "loss": 0.5}
+    found = {"before": before, "now": now, "differs": [], "other_report": None, "is_same": False}
+    lines = _lines(found)
+    assert lines[0] == "before  failed  value -  loss -"
+    assert lines[2] == "the ending differs"
 
 
 def test_what_cannot_be_run_again_is_refused(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+import typer
 from rich.console import Console
 
 from highnoon.coordinator.cli.tables import front_table, near, params_table, result_of
@@ -157,7 +158,7 @@ def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
     its = access.studies.attempts(record.id, trial_number=best.number)
     printed = [line for attempt in its for line in own_lines(attempt.log_tail or "")]
     if printed:
-        say(console, f"Its last line: {printed[-1]}")
+        typer.echo(f"Its last line: {printed[-1]}", file=console.file)
     return Exit.OK
 
 
@@ -181,4 +182,5 @@ def _say_no_result(record: StudyRecord, attempts: list[AttemptRecord], access: A
     if attempts:
         last, number = attempts[-1], attempts[-1].trial_number
         say(console, "the last failure:")
-        say(console, "\n".join(account(last, "" if number is None else access.traceback(record, number))))
+        lines = account(last, "" if number is None else access.traceback(record, number))
+        typer.echo("\n".join(lines), file=console.file)  # as `logs` does: a trial's colours are for terminals only

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from highnoon.config import ModelConfig, TrainingConfig
-from highnoon.coordinator.cli.failures import account, by_cause, failed, notes, own_lines
+from highnoon.coordinator.cli.failures import account, by_cause, failed, notes, own_lines, report_end
 from highnoon.coordinator.cli.tables import (
     aligned,
     audit_table,
@@ -216,6 +217,19 @@ def test_json_is_strict_where_numbers_are_not() -> None:
     read = json.loads(dumps([trial_object(trial)], indent=2), parse_constant=pytest.fail)
     assert read[0]["value"] == "inf"
     assert read[0]["reports"] == [{"step": 0, "value": "nan"}, {"step": 1, "value": 0.5}]
+
+
+def test_report_of_a_study_has_a_trials_colours_in_a_terminal_only() -> None:
+    study: Any = SimpleNamespace(record=SimpleNamespace(id=1, name="digits", state=StudyState.FINISHED, spec={}))
+    failed = [attempt(0, Ending.FAILED, message="no", log_tail="\x1b[31mred\x1b[0m lines")]
+    access: Any = SimpleNamespace(
+        studies=SimpleNamespace(attempts=lambda *_, **__: failed),
+        optuna=lambda _: SimpleNamespace(best_trials=list),
+        traceback=lambda *_: "",
+    )
+    console = pipe()
+    assert report_end(study, access, console) is Exit.NO_RESULT
+    assert "  | red lines\n" in written(console)
 
 
 def test_failures_are_one_line_per_distinct_cause_the_most_frequent_first() -> None:

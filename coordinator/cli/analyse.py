@@ -79,13 +79,14 @@ def importance(study: StudyName, storage: Storage = None, json: AsJson = False) 
     from highnoon.coordinator.cli.tables import importance_table
 
     with reading(storage) as reader:
-        shares = reader.view(reader.study(study).name).param_importance()
+        summary = reader.study(study)
+        shares = reader.view(study).param_importance()
     if json:
         print_json(shares)
     elif shares:
         print_table(importance_table(shares))
     else:
-        raise _nothing_yet(study, "fewer than two trials have completed", storage)
+        raise _nothing_yet(summary, "fewer than two trials have completed", storage)
 
 
 def plot(
@@ -116,7 +117,7 @@ def plot(
         summary = reader.study(study)
         figure = _figure(summary, kind, param or (), reader)
     if not figure.data:
-        raise _nothing_yet(study, figure.note, storage)
+        raise _nothing_yet(summary, figure.note, storage)
     drawn = plotly_figure(figure, f"{study}: {TITLES[kind]}")
     if json:
         typer.echo(drawn.to_json())
@@ -185,8 +186,8 @@ def _side(name: str, reader: Reader) -> Side:
     )
 
 
-def _nothing_yet(study: str, why: str, storage: str | None) -> typer.Exit:
-    return no_result(f"study {study}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step(study, storage))
+def _nothing_yet(study: StudySummary, why: str, storage: str | None) -> typer.Exit:
+    return no_result(f"study {study.name}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step(study, storage))
 
 
 def check_suffix(path: Path) -> None:

@@ -152,7 +152,8 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
         found, names = view.best(), view.objectives()
     if not found:
         what = "feasible" if summary.spec.get("constraints") else "completed"
-        raise no_result(f"study {study} has no {what} trial yet", next_step=next_step(study, storage))
+        yet = f"is {summary.state} without a {what} trial" if summary.is_over else f"has no {what} trial yet"
+        raise no_result(f"study {study} {yet}", next_step=next_step(summary, storage))
     if format is not None and names and format not in FRONT:
         hint = f"Valid: {', '.join(FRONT)}."
         raise mistake("--format", "is for one best trial, and this study has several objectives", format, hint)

@@ -123,9 +123,10 @@ class Reader:
         return best[0].value if len(best) == 1 else None
 
 
-def next_step(study: str, storage: str | None) -> str:
-    """What to do about a study that has no result yet; nothing of one in another database."""
-    return "" if storage else f"python -m coordinator watch {study} shows how far it is"
+def next_step(study: StudySummary, storage: str | None) -> str:
+    """What to do about a study that has no result; nothing of one in another database."""
+    shows = f"trials {study.name} shows how they ended" if study.is_over else f"watch {study.name} shows how far it is"
+    return "" if storage else f"python -m coordinator {shows}"
 
 
 @contextmanager

@@ -106,9 +106,9 @@ def trials(
         return
     if not shown:
         of_state = "" if state is None else f" in state {state.upper()}"
-        print_sentence(
-            "; ".join(filter(None, [f"study {study} has no trial{of_state} yet", next_step(study, storage)]))
-        )
+        step = "" if summary.is_over else next_step(summary, storage)
+        why = f"study {study} has no trial{of_state}{'' if summary.is_over else ' yet'}"
+        print_sentence(f"{why}; {step}" if step else why)
         return
     remarks = {one.number: note_of(one) for one in shown} | dict(notes(attempts))
     for number, note in written.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, text, update
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
@@ -24,6 +24,7 @@ from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.schema import studies
 from highnoon.shared.store.submission import submit
 from tests.command import Answer, caller
 from tests.conftest import empty_database
@@ -220,6 +221,25 @@ def test_a_node_is_drained_by_its_name(call: Call, url: str) -> None:
         nodes.mark("w1", WorkerState.ACTIVE)
     refusal = "the worker on node-a is draining, and only one that is active or in quarantine can drain"
     assert (again.code, again.out) == (2, "") and refusal in again.err
+
+
+def test_a_study_that_is_over_without_a_result_is_not_watched(call: Call, stack: Stack) -> None:
+    with empty_database(stack) as url:
+        with opened(url, create=True) as access:
+            submit(spec_of("failed", n_trials=5), access)
+        assert "has no completed trial yet; python -m coordinator watch failed" in in_words(url, call, "best")
+        with opened(url) as access, access.database.transaction() as connection:
+            connection.execute(update(studies).values(state="finished"))
+        assert in_words(url, call, "best").startswith("study failed is finished without a completed trial; ")
+        for command in ("best", "importance", "plot"):
+            assert in_words(url, call, command).endswith("; python -m coordinator trials failed shows how they ended\n")
+        assert call("trials", "failed").out == "study failed has no trial\n"
+
+
+def in_words(url: str, call: Call, command: str) -> str:
+    answer = call(command, "failed", HIGHNOON_DATABASE_URL=url)
+    assert answer.code == Exit.NO_RESULT
+    return answer.err
 
 
 def test_a_log_of_another_host_is_read_from_the_ledger(call: Call) -> None:

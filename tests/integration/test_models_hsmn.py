@@ -346,8 +346,8 @@ def test_another_process_loads_it_and_is_seen_to_have_started_tensorflow(tmp_pat
 def test_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_text("not a model")
 
-    for name in ("model.keras", "missing.keras"):
-        with pytest.raises(InvalidInput, match="is not a saved model"):
+    for name, why in {"model.keras": "is not a saved model", "missing.keras": "file: there is no such file"}.items():
+        with pytest.raises(InvalidInput, match=why):
             hn.load_model(tmp_path / name)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from highnoon.config import Config, ModelConfig
@@ -48,6 +49,8 @@ def load_model(path: str | os.PathLike[str]) -> HSMN:
 
     from highnoon.lm.models.hsmn import HSMN
 
+    if "://" not in str(path) and not Path(path).exists():  # Keras reads gs:// and hf://, too
+        raise InvalidInput.of(str(path), "file", "there is no such file")
     try:
         model = keras.saving.load_model(path)
     except (OSError, ValueError) as error:

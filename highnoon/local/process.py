@@ -17,13 +17,13 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Cause, Ending
+from highnoon.shared.domain.tracebacks import user_traceback
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.attempt import Objective
 from highnoon.shared.objective.seeds import seed_libraries
@@ -226,7 +226,7 @@ def _outcome(load: Callable[[], Objective], task: TrialTask, channel: PipeChanne
         objective = load()
     except Exception as error:  # user code: whatever the import of its modules raises
         message = f"the objective could not be loaded in a new process: {type(error).__name__}: {error}"
-        return Outcome(ending=Ending.FAILED, cause=Cause.OBJECTIVE, message=message, traceback=traceback.format_exc())
+        return Outcome(ending=Ending.FAILED, cause=Cause.OBJECTIVE, message=message, traceback=user_traceback(error))
     # A copy has its parent's generators, and all trials would draw the same numbers.
     seed_libraries(task.repeats.seed)
     return run_task(objective, task, channel, channel, artifact_limit)

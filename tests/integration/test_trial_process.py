@@ -187,6 +187,18 @@ def test_a_good_objective_completes_in_every_isolation(tmp_path: Path, isolation
     assert (tmp_path / "trial.log").read_text() == "x = 5.0\n"
 
 
+@pytest.mark.parametrize("isolation", ["fork", "none"])
+def test_traceback_of_a_failed_import_has_the_users_frames_only(tmp_path: Path, isolation: str) -> None:
+    (tmp_path / "train.py").write_text("import no_such_module\n")
+    outcome = begin(tmp_path, f"{tmp_path}/train.py:f", isolation=isolation).watch(Diary())
+    assert outcome.traceback.splitlines()[:3] == [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path}/train.py", line 1, in <module>',
+        "    import no_such_module",
+    ]
+    assert outcome.traceback.count("  File ") == 1
+
+
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
 def test_end_of_a_trial_wakes_who_waits_for_it(tmp_path: Path, isolation: str) -> None:
     attempt = begin(tmp_path, "good", isolation=isolation)

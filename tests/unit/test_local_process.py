@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import ctypes
 import ctypes.util
+import importlib
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import socket
@@ -22,7 +24,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.local import trial as local_trial
-from highnoon.local.process import Launcher, TrialProcess
+from highnoon.local.process import Launcher, TrialProcess, _outcome
 from highnoon.local.study_channel import StudyChannel
 from highnoon.local.trial import LocalTrial, final_outcome, wait_for_ended
 from highnoon.shared.domain.errors import EveryTrialFailed
@@ -56,6 +58,16 @@ def test_the_first_status_stays(spawn: bool, monkeypatch: pytest.MonkeyPatch) ->
     eventually(lambda: process.poll() is not None, 30, what="it has ended")
     assert process.poll() == 3
     assert process.end() == 3
+
+
+def test_traceback_of_an_objective_that_cannot_be_imported_has_no_frame_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imports_nothing.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = _outcome(lambda: importlib.import_module("imports_nothing").f, a_task(), cast(PipeChannel, None))
+    files = re.findall(r'File "(.+)", line', outcome.traceback)
+    assert files == [__file__, str(tmp_path / "imports_nothing.py")]
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from typing import Any, NoReturn
 from highnoon.shared.domain.errors import ObjectiveError
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.states import Cause, Ending
+from highnoon.shared.domain.tracebacks import user_traceback
 from highnoon.shared.domain.trial import Outcome
 from highnoon.shared.objective.defined_trial import takes_trial
 from highnoon.shared.objective.reference import load
@@ -170,7 +170,8 @@ def perform(assignment: Assignment, channel: PipeChannel, *, in_thread: bool = F
             if task.defines_by_run and not takes_trial(objective):
                 raise ObjectiveError(NO_SPACE)
         except ObjectiveError as error:
-            return Outcome(ending=Ending.FAILED, cause=Cause.OBJECTIVE, message=str(error), traceback=_cause_of(error))
+            shown = "" if error.__cause__ is None else user_traceback(error.__cause__)
+            return Outcome(ending=Ending.FAILED, cause=Cause.OBJECTIVE, message=str(error), traceback=shown)
         if not in_thread:
             loggers_as_configured()
         seed_libraries(task.repeats.seed)
@@ -249,7 +250,3 @@ def _lift_limits_of_billiard() -> None:
 def _system_exit(status: object = None, /) -> NoReturn:
     """Python's own `sys.exit`, which billiard replaces in its children."""
     raise SystemExit(status)
-
-
-def _cause_of(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error.__cause__))[-8000:] if error.__cause__ is not None else ""

@@ -121,6 +121,9 @@ def forget_exit_functions() -> None:
     # The executors of its parent, whose locks other threads may have held.
     for module, executors in (("thread", "_threads_queues"), ("process", "_threads_wakeups")):
         getattr(sys.modules.get(f"concurrent.futures.{module}"), executors, {}).clear()
+    if multiprocessing_util := sys.modules.get("multiprocessing.util"):
+        # Unlinks the child's own semaphores, which loky has. It does not wait for queues that nothing reads, below 0.
+        atexit.register(multiprocessing_util._run_finalizers, 0)
     gc.freeze()
 
 

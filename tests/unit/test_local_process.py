@@ -12,12 +12,14 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, cast
 
 import pytest
@@ -68,6 +70,19 @@ def test_traceback_of_an_objective_that_cannot_be_imported_has_no_frame_of_ours(
     outcome = _outcome(lambda: importlib.import_module("imports_nothing").f, a_task(), cast(PipeChannel, None))
     files = re.findall(r'File "(.+)", line', outcome.traceback)
     assert files == [__file__, str(tmp_path / "imports_nothing.py")]
+
+
+def test_trial_removes_the_semaphores_that_it_has_made() -> None:
+    """Of loky's and of others that are spawned. Else multiprocessing's tracker warns of a leak, or is killed before."""
+    program = """
+        import multiprocessing.util
+        from highnoon.shared.runtime.processes import forget_exit_functions, leave
+        forget_exit_functions()
+        kept = multiprocessing.get_context("spawn").Semaphore()
+        leave(0, as_interpreter=True)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(program)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 @pytest.fixture

@@ -203,9 +203,9 @@ class Supervisor:
             wait_s = settings.kill_grace_s
             try:
                 self._slots.add_trial(trial.pid)
-                services.attend(trial.pid)
                 self._forks.next_cgroup = resources.next_cgroup()
                 memory = resources.memory_of(trial.pid)
+                services.attend(memory)
                 monitor = TrialMonitor(trial, output, services, limits, memory, spec.scoring)
                 outcome = monitor.run()
                 if monitor.has_left_late:

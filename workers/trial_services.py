@@ -22,7 +22,6 @@ from highnoon.shared.domain.lease import Lease, Progress
 from highnoon.shared.domain.safe_reports import SafeReports
 from highnoon.shared.domain.states import Cause, Ending
 from highnoon.shared.domain.trial import MetricHistory, Outcome, Report
-from highnoon.shared.memory.process_memory import process_memory
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.search.pruning import PrunedTrial, PrunerView
 from highnoon.shared.search.pruning_ahead import ALL_SAFE, HOLDS_S
@@ -30,6 +29,7 @@ from highnoon.shared.store.attempts import Attempts
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import NewTrial
 from highnoon.workers.io_thread import IoThread
+from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.node import Node
 from highnoon.workers.report_buffer import ReportBuffer
 from highnoon.workers.suggestions import Suggestions
@@ -80,7 +80,7 @@ class TrialServices:
         self._study = study
         self.files = files
         self.suggestions = Suggestions(io, attempts, lease, study)
-        self._pid: int | None = None
+        self._memory: TrialMemory | None = None
         self._reports = ReportBuffer()
         self._step: int | None = None
         self._renewal: Future[bool] | None = None
@@ -112,9 +112,9 @@ class TrialServices:
         """The reports that are not in the database yet."""
         return self._reports.waiting()
 
-    def attend(self, pid: int | None) -> None:
+    def attend(self, memory: TrialMemory | None) -> None:
         """The trial runs now: its memory is part of each renewal."""
-        self._pid = pid
+        self._memory = memory
         self._renew_at = min(self._renew_at, now_s() + _FIRST_RENEWAL_S)
 
     def take_report(self, report: Report) -> bool:
@@ -240,8 +240,7 @@ class TrialServices:
     # The following run in the I/O thread.
 
     def _renew(self) -> bool:
-        memory = None if self._pid is None else process_memory(self._pid)
-        rss_bytes = None if memory is None else memory.pss_bytes
+        rss_bytes = None if self._memory is None else self._memory.held_bytes
         history = self._history if now_s() >= self._write_curves_at else None
         progress = Progress(step=self._step, rss_bytes=rss_bytes, metric_history=history)
         is_cancelled = self._write(lambda reports: self._attempts.renew(self._lease, progress, reports))

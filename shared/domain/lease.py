@@ -56,6 +56,7 @@ class Progress:
 
     step: int | None = None
     rss_bytes: int | None = None
+    """What the trial alone holds, as its `MemoryTrace` has it."""
     metric_history: MetricHistory | None = None
     """None leaves what was written before."""
 

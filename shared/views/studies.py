@@ -223,8 +223,9 @@ def worker_object(worker: Worker, running: Sequence[RunningAttempt]) -> dict[str
 
 def running_object(attempt: RunningAttempt) -> dict[str, Any]:
     """A running attempt for programs."""
-    kept = ("study", "attempt", "pid", "age_s", "lease_left_s", "step", "rss_bytes")
-    return {"trial": attempt.trial_number, **{name: getattr(attempt, name) for name in kept}}
+    kept = ("study", "attempt", "pid", "age_s", "lease_left_s", "step")
+    shown = {name: getattr(attempt, name) for name in kept}
+    return {"trial": attempt.trial_number, **shown, "memory_bytes": attempt.rss_bytes}
 
 
 def queue_object(queue: QueueState) -> dict[str, Any]:

@@ -357,8 +357,10 @@ class TestSampling:
     def test_it_reads_more_often_the_less_is_left(self) -> None:
         group = Group(used=100 * MIB)
         memory = self.memory(group)
+        assert memory.held_bytes is None, "nothing was read yet"
         self.now = 0.5
         assert memory.look().kind is Kind.OK
+        assert memory.held_bytes == 100 * MIB
         far = memory.due_in_s()
         group.used = 950 * MIB
         self.now = 1.0

@@ -118,6 +118,11 @@ class TrialMemory:
         self._processes.kill()
 
     @property
+    def held_bytes(self) -> int | None:
+        """What the newest reading found; None before the first one."""
+        return self._last_bytes or None
+
+    @property
     def peak_bytes(self) -> int:
         """The most that was read, or that the kernel counted up to the limit at which it killed."""
         return self._recorder.peak_bytes

@@ -47,7 +47,10 @@ class AttemptSpan(AttemptPlace):
     ending: Ending | None
     cause: str | None
     peak_bytes: int | None
-    """As the supervisor measured it, else as the kernel counted it, pages that the fork inherited included."""
+    """As the supervisor measured it, else as the kernel counted it, pages that the fork inherited included.
+
+    None also where the attempt ended before the first reading.
+    """
     limit_bytes: int | None
 
 
@@ -182,7 +185,7 @@ _LIMIT_BYTES = cast(attempts.c.memory["limit_bytes"].as_string(), BigInteger)
 _PEAK_BYTES = cast(attempts.c.memory["peak_bytes"].as_string(), BigInteger)
 _MEMORY = {
     "limit_bytes": _LIMIT_BYTES.label("limit_bytes"),
-    "peak_bytes": func.coalesce(_PEAK_BYTES, attempts.c.peak_rss_bytes).label("peak_bytes"),
+    "peak_bytes": func.nullif(func.coalesce(_PEAK_BYTES, attempts.c.peak_rss_bytes), 0).label("peak_bytes"),
 }
 _is_current = and_(attempts.c.ticket_id == tickets.c.id, attempts.c.attempt == tickets.c.attempt)
 

@@ -15,7 +15,7 @@ from highnoon.shared.domain.lease import Progress
 from highnoon.shared.domain.note import NoteChange
 from highnoon.shared.domain.param import Categorical, Int
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState
-from highnoon.shared.domain.trial import Outcome
+from highnoon.shared.domain.trial import MemoryTrace, Outcome
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.notes import NoteStore
 from highnoon.shared.store.optuna_store import OptunaStore
@@ -23,7 +23,7 @@ from highnoon.shared.store.queries import LedgerQueries, StudyProgress
 from highnoon.shared.store.schema import db_now, studies
 from highnoon.webui.study_repository import StudyRepository
 from tests.contract.digits import SPACE, completed, spec_of
-from tests.ledger import FAILED, USED, Ledger, add_closed_tickets, rows_read
+from tests.ledger import DONE, FAILED, USED, Ledger, add_closed_tickets, rows_read
 
 
 def test_what_an_open_page_reads_every_second_is_bounded_by_what_is_live_or_was_an_hour_ago(ledger: Ledger) -> None:
@@ -106,6 +106,13 @@ def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     assert queries.values(record.id) == [0.5]
     assert [(queue.resource, queue.waiting, queue.running) for queue in queries.queues()] == [("cpu", 1, 1)]
     assert queries.leader() is None
+
+
+def test_trial_that_ended_before_its_memory_was_read_has_no_peak(ledger: Ledger) -> None:
+    record = ledger.study()
+    ledger.run(ledger.tickets(record)[0], replace(DONE, memory=MemoryTrace(peak_bytes=0), peak_rss_bytes=10**9))
+    (span,) = LedgerQueries(ledger.database).attempts.spans(record.id)
+    assert span.peak_bytes is None
 
 
 def test_tickets_of_studies_that_ended_long_ago_are_not_counted_each_second(ledger: Ledger) -> None:

@@ -153,6 +153,14 @@ def test_the_timeline_has_a_lane_per_slot_and_a_bar_per_attempt() -> None:
     assert "3 newest attempts of 10" in figure.note
 
 
+def test_memory_counts_the_attempts_without_a_measured_peak() -> None:
+    spans = [span(0), span(1, peak_bytes=None), span(2, None, ended_at=None, peak_bytes=None)]
+    assert drawn("memory", asked(*map(trial, range(3)), spans=spans)).note == "2 attempts without a reading."
+    causes = [(Ending.COMPLETED, None, 9)]
+    figure = drawn("memory", asked(*map(trial, range(3)), spans=[span(0), span(1)], causes=causes))
+    assert figure.note == "The 2 newest attempts of 9."
+
+
 def test_outcomes_count_causes_also_without_a_ledger() -> None:
     failed = trial(
         1, state=TrialState.FAIL, value=None, attrs={"highnoon:ending": "failed", "highnoon:cause": "exited"}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.states import MEMORY_CAUSES, Ending
 from highnoon.shared.domain.trial import Trial
-from highnoon.shared.views.charts.figure import Figure, FigureInput, horizontal_bars, left_out, nothing, scatter
-from highnoon.shared.views.formats import duration
+from highnoon.shared.views.charts.figure import Figure, FigureInput, horizontal_bars, left_out, notes, nothing, scatter
+from highnoon.shared.views.formats import duration, plural
 from highnoon.shared.views.trials import cause_of, ending_of, has_ended
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ def timeline(asked: FigureInput) -> Figure:
         "yaxis": {"automargin": True, "categoryorder": "category descending"},
         "height": max(220, 90 + 26 * len(lanes)),
     }
-    total = sum(count for _, _, count in asked.causes) + len(by_ending.get("running", ()))
-    return Figure(
-        data=data, layout=layout, note=left_out(len(asked.spans), max(total, len(asked.spans)), what="newest attempts")
-    )
+    return Figure(data=data, layout=layout, note=_older(asked))
 
 
 def outcomes(asked: FigureInput) -> Figure:
@@ -93,8 +90,12 @@ def memory(asked: FigureInput) -> Figure:
         line = {"color": "$muted", "width": 1, "dash": "dash"}
         data.append({**scatter("limit", limits), "mode": "lines", "line": {**line, "shape": "hv"}})
     layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": "peak, GB"}, "rangemode": "tozero"}}
-    total = max(len(asked.trials), len(measured))
-    return Figure(data=data, layout=layout, note=left_out(len(measured), total, what="newest measured"))
+    without = len(asked.spans) - len(measured)
+    return Figure(
+        data=data,
+        layout=layout,
+        note=notes(_older(asked), f"{plural(without, 'attempt')} without a reading." if without else ""),
+    )
 
 
 _COLORS = {
@@ -111,6 +112,12 @@ _COLORS = {
     "cancelled": "$muted",
     "running": "$running",
 }
+
+
+def _older(asked: FigureInput) -> str:
+    """The note about attempts before those that are drawn."""
+    total = sum(count for _, _, count in asked.causes) + sum(span.ending is None for span in asked.spans)
+    return left_out(len(asked.spans), total, what="newest attempts")
 
 
 def _words(name: str) -> str:

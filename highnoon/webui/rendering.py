@@ -63,10 +63,9 @@ def sparkline(values: list[float], *, maximize: bool, width: int = 120, height: 
     step = max(1, len(best) // width)
     points = [*best[::step], best[-1]]
     low, high = min(points), max(points)
-    spread = (high - low) or 1.0
     across = (width - 2) / (len(points) - 1)
     path = " ".join(
-        f"{1 + index * across:.1f},{1 + (height - 2) * (high - value) / spread:.1f}"
+        f"{1 + index * across:.1f},{1 + (height - 2) * _depth(value, low, high):.1f}"
         for index, value in enumerate(points)
     )
     label = f"best value so far: from {number(best[0])} to {number(best[-1])}"
@@ -84,9 +83,14 @@ def report_line(reports: Sequence[Report], *, width: int = 560, height: int = 90
     kept = [*finite[:: max(1, len(finite) // width)], finite[-1]]
     low, high = min(report.value for report in kept), max(report.value for report in kept)
     first, last = kept[0].step, kept[-1].step
-    across, down = width / ((last - first) or 1), (height - 8) / ((high - low) or 1.0)
-    points = [((report.step - first) * across, 4 + (high - report.value) * down) for report in kept]
+    across = width / ((last - first) or 1)
+    points = [((report.step - first) * across, 4 + (height - 8) * _depth(report.value, low, high)) for report in kept]
     return _line(points, width, height, f"reports from {number(kept[0].value)} to {number(kept[-1].value)}")
+
+
+def _depth(value: float, low: float, high: float) -> float:
+    """How far below the highest value, as a share; the range of two values may be beyond what a float can be."""
+    return (high / 2 - value / 2) / ((high / 2 - low / 2) or 1.0)
 
 
 def memory_line(trace: MemoryTrace | None, *, width: int = 560, height: int = 90) -> Markup:

@@ -16,6 +16,15 @@ def test_a_sparkline_needs_two_points_and_survives_anything() -> None:
     assert len(sparkline([float(value) for value in range(10_000)], maximize=True)) < 4000
 
 
+def test_values_that_are_farther_apart_than_any_number_are_drawn_within_their_frame() -> None:
+    for values in ([1e308, -1e300], [1.7e308, 0.0, -1.7e308]):
+        for drawing in (
+            sparkline(values, maximize=False),
+            report_line([Report(step=step, value=value) for step, value in enumerate(values)]),
+        ):
+            assert all(0 <= y <= 90 for _, y in points(drawing)), drawing
+
+
 def test_reports_are_drawn_within_their_frame() -> None:
     assert report_line([Report(step=0, value=1.0)]) == ""
     values = [0.9, float("nan"), 0.5, float("inf"), 0.1]

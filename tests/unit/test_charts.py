@@ -153,6 +153,22 @@ def test_the_timeline_has_a_lane_per_slot_and_a_bar_per_attempt() -> None:
     assert "3 newest attempts of 10" in figure.note
 
 
+def test_trials_of_one_report_are_seen() -> None:
+    one, lines = trial(0, reports=(Report(step=3, value=0.5),)), trial(1)
+    completed, best = drawn("intermediate", asked(one, lines)).data
+    assert completed["mode"] == "lines+markers" and completed["marker"]["size"] == [5, 5, 0, 0, 0, 0, 0]
+    assert drawn("intermediate", asked(lines)).data[0]["mode"] == "lines"
+    (_, best) = drawn("intermediate", asked(one)).data
+    assert best["name"] == "best (trial 0)" and best["marker"]["size"][0] == 5
+
+
+def test_supervisor_takes_the_lane_of_the_one_that_it_replaces() -> None:
+    spans = [span(0, pid=70), span(1, pid=71), span(6, pid=40), span(7, pid=70), span(8, None, ended_at=None, pid=41)]
+    figure = drawn("timeline", asked(trial(0), spans=spans))
+    lanes = {place: lane for bar in figure.data for place, lane in zip(bar["base"], bar["y"], strict=True)}
+    assert [lanes[one.started_at * 1000].partition(" · ")[2] for one in spans] == ["0", "1", "1", "0", "2"]
+
+
 def test_memory_counts_the_attempts_without_a_measured_peak() -> None:
     spans = [span(0), span(1, peak_bytes=None), span(2, None, ended_at=None, peak_bytes=None)]
     assert drawn("memory", asked(*map(trial, range(3)), spans=spans)).note == "2 attempts without a reading."
@@ -213,6 +229,12 @@ def test_parallel_coordinates_end_at_the_value() -> None:
     assert figure.layout["xaxis"]["ticktext"][-1] == "value"
     ends = [y for trace in figure.data for x, y in zip(trace["x"], trace["y"], strict=True) if x == len(SPACE)]
     assert sorted(ends) == [0.0, 1.0]
+
+
+def test_parallel_coordinates_name_the_objective_as_the_history_does() -> None:
+    given = asked(trial(0), trial(1), objectives=["loss", "latency_ms"], objective=1)
+    assert drawn("parallel", given).layout["xaxis"]["ticktext"][-1] == "latency_ms"
+    assert drawn("history", given).layout["yaxis"]["title"]["text"] == "latency_ms"
 
 
 def test_parallel_coordinates_name_the_axes_on_which_values_have_moved() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from highnoon.shared.domain.states import MEMORY_CAUSES, Ending
@@ -21,7 +23,7 @@ def timeline(asked: FigureInput) -> Figure:
     if not asked.spans:
         return nothing("No attempt was made yet." if asked.causes else "Only trials that workers run have a timeline.")
     now = max(span.ended_at or span.started_at for span in asked.spans)
-    lanes = sorted({(span.host, span.pid) for span in asked.spans})
+    lanes = _lanes(asked.spans)
     by_ending: dict[str, list[AttemptSpan]] = defaultdict(list)
     for span in asked.spans:
         by_ending[str(span.ending or "running")].append(span)
@@ -34,7 +36,7 @@ def timeline(asked: FigureInput) -> Figure:
                 "type": "bar",
                 "orientation": "h",
                 "name": _words(ending),
-                "y": [_lane(span.host, span.pid, lanes) for span in spans],
+                "y": [lanes[span.host, span.pid] for span in spans],
                 "base": [span.started_at * 1000 for span in spans],
                 "x": [seconds * 1000 for seconds in took],
                 "text": [_span_text(span, seconds) for span, seconds in zip(spans, took, strict=True)],
@@ -48,7 +50,7 @@ def timeline(asked: FigureInput) -> Figure:
         "bargap": 0.25,
         "xaxis": {"type": "date"},
         "yaxis": {"automargin": True, "categoryorder": "category descending"},
-        "height": max(220, 90 + 26 * len(lanes)),
+        "height": max(220, 90 + 26 * len({*lanes.values()})),
     }
     return Figure(data=data, layout=layout, note=_older(asked))
 
@@ -125,10 +127,20 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _lane(host: str, pid: int, lanes: Sequence[tuple[str, int]]) -> str:
-    """Slots of a host are numbered: a supervisor's pid means nothing to people."""
-    of_host = [lane for lane in lanes if lane[0] == host]
-    return f"{host} · {of_host.index((host, pid))}"
+def _lanes(spans: Iterable[AttemptSpan]) -> dict[tuple[str, int], str]:
+    """Slots of a host are numbered: a supervisor's pid means nothing to people, and another one may have its slot."""
+    lives: dict[tuple[str, int], tuple[float, float]] = {}
+    for span in spans:
+        began, ended = lives.get((span.host, span.pid), (math.inf, 0.0))
+        lives[span.host, span.pid] = min(began, span.started_at), max(ended, span.ended_at or math.inf)
+    lanes: dict[tuple[str, int], str] = {}
+    busy_until: dict[str, list[float]] = defaultdict(list)
+    for (host, pid), (began, ended) in sorted(lives.items(), key=itemgetter(1)):
+        slots = busy_until[host]
+        slot = next((slot for slot, until in enumerate(slots) if until <= began), len(slots))
+        slots[slot : slot + 1] = [ended]
+        lanes[host, pid] = f"{host} · {slot}"
+    return lanes
 
 
 def _span_text(span: AttemptSpan, seconds: float) -> str:

@@ -77,6 +77,15 @@ class FigureInput:
         shown = len(self.shown_params)
         return "" if shown == total else f"The {shown} of {total} parameters that matter most."
 
+    @property
+    def value_title(self) -> str:
+        """What the values that are drawn are."""
+        if self.objectives:
+            return self.objectives[self.objective]
+        if not any(trial.params_count is not None for trial in self.trials):
+            return "value"
+        return "loss" if self.raw else "score"
+
     def completed(self) -> list[Trial]:
         """Completed trials with a finite value."""
         return [trial for trial in self.trials if is_finite(trial, TrialState.COMPLETE)]
@@ -109,8 +118,11 @@ def scatter(name: str, points: Sequence[tuple[Any, Any]], *, mode: str = "marker
 
 
 def curves(name: str, points: Iterable[Iterable[tuple[Any, Any]]], **style: Any) -> Json:
-    """Several lines as one trace, with a gap after each."""
-    return scatter(name, [point for line in points for point in (*line, (None, None))], mode="lines", **style)
+    """Several lines as one trace, with a gap after each; a line of one point, which would not be seen, has a marker."""
+    lines = [list(line) for line in points]
+    trace = scatter(name, [point for line in lines for point in (*line, (None, None))], mode="lines", **style)
+    sizes = [5 if len(line) == 1 else 0 for line in lines for _ in (*line, None)]
+    return trace | {"mode": "lines+markers", "marker": {"size": sizes}} if any(sizes) else trace
 
 
 def horizontal_bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], color: Any) -> Json:

@@ -99,7 +99,7 @@ def parallel(asked: FigureInput) -> Figure:
         ]
         line = {"color": color, "width": width}
         data.append(curves(label, lines, line=line, opacity=opacity, hoverinfo="skip"))
-    titles = [*(shortened(name, 24) for name in names), "value"]
+    titles = [*(shortened(name, 24) for name in names), shortened(asked.value_title, 24)]
     axes = [*(scales[name] for name in names), value]
     labels = [_label(index, tick, text) for index, scale in enumerate(axes) for tick, text in scale.ticks()]
     layout = {

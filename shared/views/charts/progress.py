@@ -54,7 +54,7 @@ def history(asked: FigureInput) -> Figure:
         scatter("best so far", staircase, mode="lines", line={"color": "$best", "width": 2, "shape": "hv"}),
     ]
     data = [trace for trace in data if trace["x"] or trace["name"] != "infeasible"]
-    layout: Json = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": _value_title(asked)}}}
+    layout: Json = {"xaxis": {"title": {"text": "trial"}}, "yaxis": {"title": {"text": asked.value_title}}}
     outliers = clip(layout["yaxis"], [value for _, value in valued], maximize=asked.maximize)
     return Figure(data=data, layout=layout, note=notes(left_out(len(shown), len(valued)), outliers))
 
@@ -87,16 +87,8 @@ def intermediate(asked: FigureInput) -> Figure:
     if best is not None and best.reports:
         points = [(report.step, report.value) for report in best.reports]
         line = {"color": "$best", "width": 3}
-        data.append(scatter(f"best (trial {best.number})", points, mode="lines", line=line))
+        data.append(curves(f"best (trial {best.number})", [points], line=line))
     layout: Json = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "reported value"}}}
     reported = [report.value for trial in reporting for report in trial.reports]
     clip(layout["yaxis"], reported, maximize=asked.maximize)
     return Figure(data=data, layout=layout, note=left_out(count, len(reporting)))
-
-
-def _value_title(asked: FigureInput) -> str:
-    if asked.objectives:
-        return asked.objectives[asked.objective]
-    if not any(trial.params_count is not None for trial in asked.trials):
-        return "value"
-    return "loss" if asked.raw else "score"

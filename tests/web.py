@@ -58,6 +58,7 @@ class Visitor:
 
     def api(self, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {"origin": self.address, "x-csrf-token": self.csrf, "accept": "application/json"}
+        headers |= options.pop("headers", {})
         return self.client.request(method, f"/api/hpo{path}", headers=headers, **options)
 
     def __enter__(self) -> Visitor:

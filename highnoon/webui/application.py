@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Event
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import ABSENT, HighNoonError, InvalidInput, Problem, ServiceUnavailable
 from highnoon.shared.views.formats import plural
 from highnoon.webui import api, assets, login_pages, pages, study_comparison, study_pages, trial_pages
 from highnoon.webui.app_state import AppState
@@ -109,12 +110,7 @@ async def _answer(request: Request, error: Exception) -> Response:
             status, detail = error.status_code, details.get(error.status_code, str(error.detail))
         case RequestValidationError():
             status, detail = 422, "The request has mistakes."
-            problems = [
-                Problem(
-                    key=".".join(map(str, found["loc"][1:])) or "body", message=found["msg"], value=found.get("input")
-                )
-                for found in error.errors()
-            ]
+            problems = [_problem(found) for found in error.errors()]
         case _:
             _log.error("action=request_failed path=%s", path, exc_info=error)
             status, detail = 500, "This is a bug of the dashboard. Its log has the details."
@@ -122,3 +118,11 @@ async def _answer(request: Request, error: Exception) -> Response:
         headers = {"retry-after": "5"} if status == 503 else None
         return problem_response(status, detail, problems, headers, getattr(request.state, "done", ()))
     return error_page(request, status, detail, problems)
+
+
+def _problem(found: Mapping[str, Any]) -> Problem:
+    """What FastAPI has found wrong with a request."""
+    if found["type"] == "json_invalid":
+        return Problem(key="body", message=f"is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}")
+    value = ABSENT if found["type"] == "missing" else found.get("input")
+    return Problem(key=".".join(map(str, found["loc"][1:])) or "body", message=found["msg"], value=value)

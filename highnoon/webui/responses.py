@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from highnoon.shared.domain.errors import (
+    ABSENT,
     HighNoonError,
     NoCompletedTrial,
     Problem,
@@ -56,8 +57,9 @@ def problem_response(
 ) -> Response:
     """An error for programs."""
     title = HTTPStatus(status).phrase
-    body = ProblemDetail(title=title, status=status, detail=detail, errors=list(problems), done=list(done))
-    return Response(dumps(body.model_dump()), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+    body = ProblemDetail(title=title, status=status, detail=detail, errors=list(problems), done=list(done)).model_dump()
+    body["errors"] = [{key: part for key, part in one.items() if part is not ABSENT} for one in body["errors"]]
+    return Response(dumps(body), status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
 
 
 def compressed_response(

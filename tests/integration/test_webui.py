@@ -675,6 +675,23 @@ def test_changes_by_the_api(visitor: Visitor, books: Access, mine: str) -> None:
     assert {mistake["key"] for mistake in result["errors"]} == {"n_trials", "objective"}
 
 
+def test_errors_of_the_api_have_values_only_where_something_was_written(visitor: Visitor, mine: str) -> None:
+    def errors(**options: Any) -> list[dict[str, Any]]:
+        answer = visitor.api("PATCH", f"/studies/{mine}", **options)
+        assert answer.status_code == 422, answer.text
+        return list(answer.json()["errors"])
+
+    assert errors(json={}) == [
+        {"key": "state", "message": "or add_trials, priority, max_running, note, tags is needed", "hint": ""}
+    ]
+    (broken,) = errors(content=b'{"state": ', headers={"content-type": "application/json"})
+    assert broken["key"] == "body" and broken["message"].startswith("is not JSON: ") and "value" not in broken
+    (odd,) = errors(json={"state": None, "add_trials": "x"})
+    assert (odd["key"], odd["value"]) == ("add_trials", "x")
+    (missing,) = visitor.api("POST", f"/studies/{mine}/trials", json={}).json()["errors"]
+    assert missing["key"] == "params" and "value" not in missing
+
+
 def test_no_input_makes_a_500(visitor: Visitor) -> None:
     """Every operation of the OpenAPI with senseless values."""
     schema = visitor.client.get("/openapi.json").json()

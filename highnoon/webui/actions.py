@@ -96,12 +96,28 @@ class StudyActions:
 
     def create(self, written: Mapping[str, Any]) -> Submission:
         """Submits, joins or extends. Raises InvalidInput with every mistake, StudyConflict for another question."""
-        spec = self._checked(written)
+        spec = self.check(written)
         access = self.repository.access()
         self.repository.queries()
         submission = submit(spec, access)
         self.repository.invalidate(spec.name)
         return submission
+
+    def check(self, written: Mapping[str, Any]) -> StudySpec:
+        """What `create` would submit. Raises InvalidInput as it does.
+
+        Looks for the files of objective, sampler and pruner only where all of them are allowed.
+        """
+        refusals = self.allowed.refusals(written, self.repository.studies())
+        if not refusals:
+            return build_spec(written, source="study")
+        refused = {refusal.key for refusal in refusals}
+        try:
+            StudySpec.from_json(written, source="study")
+        except InvalidInput as invalid:
+            others = [problem for problem in invalid.problems if problem.key not in refused]
+            raise InvalidInput("study", [*others, *refusals]) from None
+        raise InvalidInput("study", refusals)
 
     def steer(
         self,
@@ -144,19 +160,6 @@ class StudyActions:
         """Removes a study that is over, with all trials. Log files stay where they are."""
         steering.delete_study(self.repository.access(), _known(study))
         self.repository.remove(study.name)
-
-    def _checked(self, written: Mapping[str, Any]) -> StudySpec:
-        """Looks for the files of objective, sampler and pruner only where all of them are allowed."""
-        refusals = self.allowed.refusals(written, self.repository.studies())
-        if not refusals:
-            return build_spec(written, source="study")
-        refused = {refusal.key for refusal in refusals}
-        try:
-            StudySpec.from_json(written, source="study")
-        except InvalidInput as invalid:
-            others = [problem for problem in invalid.problems if problem.key not in refused]
-            raise InvalidInput("study", [*others, *refusals]) from None
-        raise InvalidInput("study", refusals)
 
 
 @dataclass(frozen=True, slots=True)

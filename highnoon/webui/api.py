@@ -9,6 +9,7 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 
 from highnoon.shared.domain.errors import InvalidInput, UnknownStudy
+from highnoon.shared.domain.note import note_problems
 from highnoon.shared.domain.states import MESSAGE
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.store import steering
@@ -213,11 +214,14 @@ def get_study(app: State, study: KnownStudy) -> Response:
 def change_study(request: Request, app: State, study: FreshStudy, change: StudyPatch) -> Response:
     """Pause, resume or cancel it, add trials, change its share of the slots, or write note and tags.
 
-    Several changes are made one after the other: share, note and tags, state, trials. The first that fails ends the
-    request, and its error lists in `done` what was changed before.
+    Several changes are made one after the other, if no value is wrong: share, note and tags, state, trials. The first
+    that fails ends the request, and its error lists in `done` what was changed before.
     """
     if not change.model_dump(exclude_none=True):
         raise InvalidInput.of("request", "state", "or add_trials, priority, max_running, note, tags is needed")
+    _, wrong = steering.share_of(study.spec, priority=change.priority, max_running=change.max_running)
+    if wrong := [*wrong, *note_problems(change.note, change.tags or ())]:
+        raise InvalidInput("request", wrong)
     request.state.done = done = []
     if change.priority is not None or change.max_running is not None:
         app.actions.steer(study, steering.set_share, priority=change.priority, max_running=change.max_running)

@@ -83,6 +83,7 @@ def create_study(request: Request, app: State, sent: Sent) -> Response:
         return _form(request, app, forms.with_row(form))
     try:
         if problems := forms.mistakes(form):
+            app.actions.check(forms.written(form))
             raise InvalidInput("study", problems)
         submission = app.actions.create(forms.written(form))
     except InvalidInput as invalid:

@@ -45,7 +45,7 @@ class NoteChange:
     tags: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        problems = [*_text_problems(self.text), *_tag_problems((*self.tag, *(self.tags or ())))]
+        problems = note_problems(self.text, (*self.tag, *(self.tags or ())))
         if self.text is None and self.tags is None and not self.tag and not self.untag:
             problems.append(Problem(key="note", message="or a tag is needed"))
         if problems:
@@ -59,6 +59,11 @@ class NoteChange:
         if len(tags) > MOST_TAGS:
             raise InvalidInput.of("note", "tag", f"would be {len(tags)}: at most {MOST_TAGS}")
         return Note(text=before.text if self.text is None else self.text, tags=tags)
+
+
+def note_problems(text: object, tags: Iterable[object]) -> list[Problem]:
+    """Every mistake in what a person would write beside it."""
+    return [*_text_problems(text), *_tag_problems(tags)]
 
 
 def _text_problems(text: object) -> Iterable[Problem]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from highnoon.shared.domain.artifact import Checkpoint
-from highnoon.shared.domain.errors import InvalidInput, StudyConflict, UserInputError, WorkerConflict
+from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UserInputError, WorkerConflict
 from highnoon.shared.domain.extension import Extension, setting_problems
 from highnoon.shared.domain.scalars import choice, plain
 from highnoon.shared.domain.states import GIVEN_UP, TicketState
@@ -55,18 +55,26 @@ def set_share(
 
     Raises InvalidInput with every mistake, StudyConflict when it is over.
     """
+    changes, problems = share_of(record.spec, priority=priority, max_running=max_running)
+    if not changes:
+        raise InvalidInput.of("set", "priority", "or max_running is needed")
+    if problems:
+        raise InvalidInput("set", problems)
+    require(access.studies.set_share(record.id, changes), record, "it has no share of the slots any more")
+
+
+def share_of(
+    spec: Mapping[str, Any], *, priority: int | None, max_running: int | None
+) -> tuple[dict[str, object], list[Problem]]:
+    """What changes in a specification, and every mistake in that."""
     changes: dict[str, object] = {}
     if priority is not None:
         changes["priority"] = priority
     if max_running is not None:
         changes["max_running"] = max_running or None
-    if not changes:
-        raise InvalidInput.of("set", "priority", "or max_running is needed")
     # In its grammar of now: other keys of a study that an older version wrote may be refused today.
-    _, problems = validate({**record.spec, **changes})
-    if problems := [problem for problem in problems if problem.key in changes]:
-        raise InvalidInput("set", problems)
-    require(access.studies.set_share(record.id, changes), record, "it has no share of the slots any more")
+    _, problems = validate({**spec, **changes})
+    return changes, [problem for problem in problems if problem.key in changes]
 
 
 def add_trials(access: Access, record: StudyRecord, count: int) -> int:

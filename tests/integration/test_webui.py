@@ -195,13 +195,13 @@ def test_form_of_a_note_that_has_changed_meanwhile_is_refused(visitor: Visitor, 
 
 
 def test_changes_of_one_request_are_reported_up_to_the_first_that_fails(visitor: Visitor, mine: str) -> None:
-    change = {"priority": 7, "tags": ["t"], "note": "x" * 10_001, "add_trials": 3}
+    change = {"priority": 7, "tags": ["t"], "add_trials": 1_000_000}
     before = visitor.api("GET", f"/studies/{mine}").json()
     refused = visitor.api("PATCH", f"/studies/{mine}", json=change)
-    assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "note"
-    assert refused.json()["done"] == ["priority"]
+    assert refused.status_code == 422 and refused.json()["errors"][0]["key"] == "count"
+    assert refused.json()["done"] == ["priority", "tags"]
     after = visitor.api("GET", f"/studies/{mine}").json()
-    assert (after["spec"]["priority"], after["tags"], after["spec"]["n_trials"]) == (7, [], before["spec"]["n_trials"])
+    assert (after["spec"]["priority"], after["tags"], after["spec"]["n_trials"]) == (7, ["t"], before["spec"]["n_trials"])
 
 
 def test_trials_are_compared_beside_each_other(visitor: Visitor) -> None:
@@ -532,6 +532,16 @@ def test_the_form_comes_back_with_every_mistake_beside_its_field(visitor: Visito
     assert "above high" in page.text and 'value="many"' in page.text
 
 
+def test_form_names_the_mistakes_that_only_a_form_can_have_with_all_others(visitor: Visitor) -> None:
+    visitor.get("/hpo/new")
+    odd = "<b>x/y</b>"
+    wrong = {"name": odd, "n_trials": odd, "constraints": odd, "timeout": odd, "more": odd, "space-0-low": "9"}
+    page = visitor.post("/hpo/new", **{**FORM, **wrong, "space-1-name": FORM["space-0-name"], "space-1-kind": "int"})
+    assert page.status_code == 422
+    assert {"name", "n_trials", "constraints", "timeout"} <= {*re.findall(r'id="h-(\w+)"><strong>', page.text)}
+    assert "cannot be read as lines of a study file" in page.text and "is given twice" in page.text
+
+
 def test_form_of_a_study_like_another_has_the_keys_without_a_field(visitor: Visitor, books: Access) -> None:
     name = f"mine-{next(_numbers)}"
     make_study(books.database.url, name, n_trials=1, keep_best=3, environment={"NOTE": "</textarea><script>alert(1)"})
@@ -690,6 +700,13 @@ def test_errors_of_the_api_have_values_only_where_something_was_written(visitor:
     assert (odd["key"], odd["value"]) == ("add_trials", "x")
     (missing,) = visitor.api("POST", f"/studies/{mine}/trials", json={}).json()["errors"]
     assert missing["key"] == "params" and "value" not in missing
+
+
+def test_every_wrong_value_of_a_change_is_named_before_anything_is_changed(visitor: Visitor, mine: str) -> None:
+    change = {"priority": 0, "max_running": -1, "note": "x" * 10_001, "tags": ["a,b", ""], "add_trials": 1}
+    refused = visitor.api("PATCH", f"/studies/{mine}", json=change).json()
+    assert [one["key"] for one in refused["errors"]] == ["priority", "max_running", "note", "tag", "tag"]
+    assert refused["done"] == []
 
 
 def test_no_input_makes_a_500(visitor: Visitor) -> None:

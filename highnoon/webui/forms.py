@@ -129,28 +129,44 @@ def with_problems(form: StudyForm, problems: Sequence[Problem]) -> StudyForm:
 
 
 def _for_a_form(hint: str) -> str:
-    """The hint without what only a file has: tables, and the name of a key before its value."""
-    return re.sub(r"(Write (?:for example )?)\w+ = ", r"\1", hint).replace(
-        " under [sampler]", " as an option of the sampler"
-    )
+    """The hint without what only a file has: tables, and the name of a key before its value, which is as in a field."""
+
+    def in_field(found: re.Match[str]) -> str:
+        value = form_values.lines(f"{found[1]} = {found[2]}").get(found[1])
+        return found[2] if value is None else _in_field(found[1], value)
+
+    written = re.sub(r"(?<=Write |ample )(\w+) = (.+?)(?=\.(?: |$)|, or )", in_field, hint)
+    return written.replace(" under [sampler]", " as an option of the sampler")
 
 
 def form_of(spec: Mapping[str, Any], *, name: str) -> StudyForm:
     """The fields that make a study like this one, under another name."""
-    values = {key: shown(spec[key]) for key in (*_TEXT, *_WHOLE, *_REAL) if spec.get(key) is not None}
+    plain = (*_TEXT, *_WHOLE, *_REAL, *_PAIRS, "warm_start", "param_constraints")
+    values = {key: _in_field(key, spec[key]) for key in plain if spec.get(key) is not None}
     for strategy, options in _OPTIONS.items():
         values[strategy] = spec[strategy]["name"]
         chosen = {key: value for key, value in spec[strategy].items() if key != "name"}
         values[options] = inline(chosen)[1:-1].strip()
-    values["objectives"] = ", ".join(f"{name} = {way}" for name, way in (spec.get("objectives") or {}).items())
-    values["constraints"] = ", ".join(f"{name} {bound}" for name, bound in spec.get("constraints", {}).items())
-    values["warm_start"] = ", ".join(spec.get("warm_start", ()))
-    if spec.get("early_stop"):
-        values["early_stop"] = str(spec["early_stop"]["patience"])
-    values["param_constraints"] = "\n".join(spec.get("param_constraints", ()))
     values[_MORE] = "\n".join(f"{key} = {inline(value)}" for key, value in _without_field(spec).items())
     rows = [_row(parameter, domain) for parameter, domain in (spec.get("search_space") or {}).items()]
     return StudyForm(values={**values, "name": name, "seed": ""}, rows=rows or DEFAULT_ROWS[1:])
+
+
+def _in_field(key: str, value: Any) -> str:
+    """A value of a study file as the field of its key has it."""
+    match key:
+        case "objectives" | "when":
+            return ", ".join(f"{name} = {word}" for name, word in value.items())
+        case "constraints":
+            return ", ".join(f"{name} {bound}" for name, bound in value.items())
+        case "warm_start":
+            return ", ".join(value)
+        case "param_constraints":
+            return "\n".join(value)
+        case "early_stop":
+            return str(value["patience"])
+        case _:
+            return inline(value) if isinstance(value, list | dict) else shown(value)
 
 
 def _without_field(spec: Mapping[str, Any]) -> dict[str, Any]:

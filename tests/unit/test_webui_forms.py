@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -202,8 +203,35 @@ def test_advice_is_for_a_form_and_not_for_a_file() -> None:
             Problem(key="sampler", message="is endless", hint="Set points under [sampler], or give it a step."),
         ],
     )
-    assert wrong.error("name") == 'is missing. Write for example "digits".'
+    assert wrong.error("name") == "is missing. Write for example digits."
     assert wrong.error("sampler") == "is endless. Set points as an option of the sampler, or give it a step."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"constraints": "latency_ms"},
+        {"objectives": "loss"},
+        {"warm_start": "first,,"},
+        {"name": ""},
+        {"objective": ""},
+        {"objectives": "loss = minimize, ms = minimize", "pruner": "asha"},
+    ],
+)
+def test_what_advice_has_as_an_example_may_be_written_into_the_field(wrong: dict[str, str]) -> None:
+    def refused(sent: dict[str, str]) -> dict[str, str]:
+        form = read_form(sent)
+        try:
+            StudySpec.from_json(written(form))
+        except InvalidInput as invalid:
+            return dict(with_problems(form, invalid.problems).errors)
+        return {}
+
+    name, *_ = errors = refused({**SENT, **wrong})
+    example = re.search(r"Write for example (.+)\.", errors[name])
+    assert example is not None, errors
+    name = "prune_on" if name == "pruner" else name
+    assert refused({**SENT, **wrong, name: example[1]}) == {}
 
 
 def test_what_names_no_field_stands_above() -> None:

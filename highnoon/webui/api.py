@@ -92,7 +92,7 @@ def export_trials(app: State, study: KnownStudy, format: Literal["csv", "jsonl",
 def list_trials(app: State, study: KnownStudy, query: Annotated[TrialQuery, Query()]) -> Response:
     """Trials, newest first."""
     found = app.repository.trials(study.name)
-    chosen = choose_trials(found.trials, query, list(found.space), found.objectives)
+    chosen = choose_trials(found.trials, query, found.space, found.objectives)
     spans = app.spans(study, [trial.number for trial in chosen.items])
     notes = app.notes(study)
 

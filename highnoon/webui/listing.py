@@ -10,15 +10,19 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, Field
 
 from highnoon.shared.domain.errors import InvalidInput, nearest
-from highnoon.shared.domain.states import TrialState
-from highnoon.shared.domain.trial import Trial
+from highnoon.shared.domain.param import Categorical, SearchSpace
+from highnoon.shared.domain.states import Cause, Ending, TrialState
+from highnoon.shared.domain.trial import ParamValue, Trial
 from highnoon.shared.views.formats import param
-from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.studies import STATES, StudySummary
 from highnoon.shared.views.trials import SORT_COLUMNS, cause_of, ending_of, in_order, sort_keys
 
 T = TypeVar("T")
 
 MOST_PER_PAGE = 500
+
+_CAUSES = list(dict.fromkeys([*map(str, Ending), *(state.lower() for state in TrialState), *map(str, Cause)]))
+"""What `cause` may be; a program may have made up others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,22 +76,42 @@ class StudyQuery(_Query):
 
 
 def choose_trials(
-    trials: Sequence[Trial], query: TrialQuery, names: Sequence[str], objectives: Sequence[str] = ()
+    trials: Sequence[Trial], query: TrialQuery, space: SearchSpace, objectives: Sequence[str] = ()
 ) -> Page[Trial]:
-    """One page of trials. Raises InvalidInput for an unknown state, parameter or sort key."""
+    """One page of trials. Raises InvalidInput for an unknown sort key, and for a filter that no trial can pass."""
     state = query.state.upper()
-    if query.param and query.param not in names:
-        raise _unknown("param", query.param, list(names))
+    if query.param:
+        _check_value(query, space)
+    elif query.value.strip():
+        hint = nearest("", space)
+        raise InvalidInput.of("request", "value", "needs the param that it is of", value=query.value, hint=hint)
     if state and state not in TrialState.__members__:
         raise _unknown("state", query.state, [str(known) for known in TrialState])
     chosen = list(trials)
-    if state:
-        chosen = [trial for trial in chosen if trial.state == state]
     if query.cause:
         chosen = [trial for trial in chosen if query.cause in (cause_of(trial), ending_of(trial))]
+        if not chosen and query.cause not in _CAUSES:
+            raise _unknown("cause", query.cause, _CAUSES)
+    if state:
+        chosen = [trial for trial in chosen if trial.state == state]
     if query.param:
         chosen = [trial for trial in chosen if _has_value(trial, query)]
-    return paged(_sorted(chosen, query.sort, sort_keys(names, objectives)), query)
+    return paged(_sorted(chosen, query.sort, sort_keys(space, objectives)), query)
+
+
+def _check_value(query: TrialQuery, space: SearchSpace) -> None:
+    """Raises InvalidInput for an unknown parameter, and a value that it cannot have."""
+    if query.param not in space:
+        raise _unknown("param", query.param, list(space))
+    domain, wanted = space[query.param], query.value.strip()
+    low, dots, high = map(str.strip, wanted.partition(".."))
+    if isinstance(domain, Categorical):
+        has_numbers = any(isinstance(choice, int | float) for choice in domain.choices)
+        if wanted and not (dots and has_numbers) and not any(wanted in _texts(choice) for choice in domain.choices):
+            raise _unknown("value", query.value, list(map(param, domain.choices)))
+    elif not (_is_bound(low) and _is_bound(high)) or (low and high and float(low) > float(high)):
+        hint = "Write for example 8, 8.. or 0.001..0.1."
+        raise InvalidInput.of("request", "value", "must be a number or a range", value=query.value, hint=hint)
 
 
 def _has_value(trial: Trial, query: TrialQuery) -> bool:
@@ -97,8 +121,13 @@ def _has_value(trial: Trial, query: TrialQuery) -> bool:
     found, wanted = trial.params[query.param], query.value.strip()
     low, dots, high = wanted.partition("..")
     if not dots or not all(map(_is_bound, (low, high))) or isinstance(found, str | bool) or found is None:
-        return not wanted or wanted in (param(found), param(found, 17), str(found))
+        return not wanted or wanted in _texts(found)
     return (not low.strip() or found >= float(low)) and (not high.strip() or found <= float(high))
+
+
+def _texts(value: ParamValue) -> tuple[str, ...]:
+    """How a value may be written."""
+    return param(value), param(value, 17), str(value)
 
 
 def _is_bound(text: str) -> bool:
@@ -109,7 +138,9 @@ def _is_bound(text: str) -> bool:
 
 
 def choose_studies(studies: Sequence[StudySummary], query: StudyQuery) -> Page[StudySummary]:
-    """One page of studies. Raises InvalidInput for an unknown sort key."""
+    """One page of studies. Raises InvalidInput for an unknown state or sort key."""
+    if query.state and query.state not in STATES:
+        raise _unknown("state", query.state, STATES)
     text = query.q.lower()
     chosen = [
         study for study in studies if text in study.name.lower() and (not query.state or study.state == query.state)

@@ -81,13 +81,12 @@ def _trial_page(
 def list_trials(request: Request, app: State, study: KnownStudy, query: Annotated[TrialQuery, Query()]) -> Response:
     """Trials of a study, chosen and sorted."""
     found = app.repository.trials(study.name)
-    names = list(found.space)
-    page = choose_trials(found.trials, query, names, found.objectives)
+    page = choose_trials(found.trials, query, found.space, found.objectives)
     context = {
         "study": study,
         "page": page,
         "query": query,
-        "names": names,
+        "names": list(found.space),
         "objectives": found.objectives,
         "causes": found.causes,
         "spans": app.spans(study, [trial.number for trial in page.items]),

@@ -143,10 +143,10 @@ def test_the_front_is_taken_away_as_json_and_as_python() -> None:
 
 
 def test_the_list_of_trials_is_sorted_by_an_objective() -> None:
-    page = choose_trials(TRIALS, TrialQuery(sort="-values.accuracy"), ["x"], NAMES)
+    page = choose_trials(TRIALS, TrialQuery(sort="-values.accuracy"), {}, NAMES)
     assert [one.number for one in page.items] == [3, 0, 1, 2, 5, 4]
     with pytest.raises(InvalidInput, match=r"values\.loss"):
-        choose_trials(TRIALS, TrialQuery(sort="values.los"), ["x"], NAMES)
+        choose_trials(TRIALS, TrialQuery(sort="values.los"), {}, NAMES)
 
 
 def test_the_form_has_objectives_and_constraints() -> None:

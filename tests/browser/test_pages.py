@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from highnoon.coordinator.local.stack import Stack
+from highnoon.shared.domain.note import NoteChange
 from highnoon.shared.domain.states import StudyState, WorkerState
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.nodes import Nodes
+from highnoon.shared.store.notes import NoteStore
 from highnoon.webui import event_stream
 from tests.browser.chromium import Page, browser, installed
 from tests.browser.studies import keep_worker, make_studies
@@ -357,7 +359,7 @@ def test_the_head_of_a_trials_page_follows_the_trial(page: Page, address: str, l
     page.goto(f"{address}/hpo/studies/ends/trials/{lease.trial_number}")
     state = "document.querySelector('h1 .state').innerText"
     assert page.eval(state).endswith("running")
-    page.click("[data-part=trial] summary")
+    page.click("[data-part=note] summary")
     page.eval("document.querySelector('textarea[name=note]').value = 'half a note'")
 
     ledger.finish(lease, FAILED)
@@ -395,7 +397,7 @@ def test_the_cluster_page_follows_workers_while_no_study_changes(
 def test_what_a_person_has_opened_or_written_outlives_a_change(page: Page, address: str, books: Access) -> None:
     page.goto(f"{address}/hpo/studies/sixty")
     page.click("[data-part=best] summary")
-    page.click("[data-part=standing] summary")
+    page.click("[data-part=note] summary")
     page.eval("document.querySelector('textarea[name=note]').value = 'half a note'")
     study = books.studies.get("sixty")
 
@@ -408,19 +410,24 @@ def test_what_a_person_has_opened_or_written_outlives_a_change(page: Page, addre
     assert page.eval(
         "[...document.querySelectorAll('details[open]')].map((one) => one.closest('[data-part]').dataset.part)"
     ) == [
-        "standing",
+        "note",
         "best",
     ]
 
-    # And what was left out meanwhile is shown when the form is closed
-    ended = "document.querySelector('[data-part=standing] dl > div:nth-child(2)').textContent"
+    # And numbers go on
+    ended = "document.querySelector('[data-part=progress] dl > div:nth-child(2)').textContent"
     before = page.eval(ended)
+    assert "Trials ended" in before
     books.studies.add_trials(study.id, 1, at_most=10_000)
+    page.until(f"{ended} !== {json.dumps(before)}")
+
+    # And what was left out meanwhile is shown when the form is closed
+    NoteStore(books.database).change("sixty", None, NoteChange(text="of another person"))
     books.studies.pause(study.id)
     page.until("document.querySelector('.title .state').innerText.endsWith('paused')")
-    assert "Trials ended" in before and page.eval(ended) == before
-    page.click("[data-part=standing] summary")
-    page.until(f"{ended} !== {json.dumps(before)}")
+    assert not page.eval("document.querySelector('.remark')")
+    page.click("[data-part=note] summary")
+    page.until("document.querySelector('.remark')")
     books.studies.resume(study.id)
 
 

@@ -185,6 +185,14 @@ def test_pages_use_the_words_of_study_files(visitor: Visitor) -> None:
         assert not [page for page in pages if riddle in re.sub(r"<[^>]*>", "", page)], riddle
 
 
+@pytest.mark.parametrize("path", ["", "/trials/50"])
+def test_form_of_a_note_is_a_part_of_the_page_without_numbers(visitor: Visitor, path: str) -> None:
+    """A part with an open form is not replaced while its study goes on."""
+    parts = visitor.get(f"/hpo/studies/{PATH}{path}").text.split('data-part="')
+    (name,) = [part.partition('"')[0] for part in parts if '/note"' in part]
+    assert name == "note"
+
+
 def test_form_of_a_note_that_has_changed_meanwhile_is_refused(visitor: Visitor, mine: str) -> None:
     seen = re.search(r'name="seen" value="(\w+)"', visitor.get(f"/hpo/studies/{mine}").text)
     assert seen is not None

@@ -66,7 +66,7 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
     different = spec.distinct_from(before)
     if different:
         raise StudyConflict(
-            f"study {spec.name!r} exists and has another {' and another '.join(different)}: "
+            f"study {spec.name!r} exists and differs in {', '.join(different)}: "
             "give this one another name, or undo the change"
         )
     if known.state in (StudyState.CANCELLING, StudyState.CANCELLED):
@@ -79,7 +79,7 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
     changes = spec.grid_changes(before)
     if changes and (counts.attempts or counts.total > trials):
         raise StudyConflict(
-            f"study {spec.name!r} exists and has another {' and another '.join(changes)}: its trials would skip or "
+            f"study {spec.name!r} exists and differs in {', '.join(changes)}: its trials would skip or "
             "repeat points of a grid by number; give this one another name, or undo the change"
         )
     access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)

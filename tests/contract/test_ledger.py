@@ -447,7 +447,7 @@ def test_a_grid_that_would_skip_or_repeat_points_is_refused_once_a_trial_has_beg
 
     study = submit(StudySpec.from_json(first), ledger.access).record
     ledger.start(*ledger.control.dispatch(study.id, 1))
-    with pytest.raises(StudyConflict, match=f"has another {named}.*points of a grid by number"):
+    with pytest.raises(StudyConflict, match=f"differs in {named}: its trials.*points of a grid by number"):
         submit(StudySpec.from_json(again), ledger.access)
 
     # Before its first trial no point has been tried
@@ -468,5 +468,5 @@ def test_a_grid_gets_more_trials_also_without_its_seed_and_its_seed_matters_to_b
 
 def test_a_study_with_more_trials_than_a_grid_has_points_does_not_become_that_grid(ledger: Ledger) -> None:
     submit(StudySpec.from_json({**GRID, "n_trials": 6}), ledger.access)
-    with pytest.raises(StudyConflict, match="has another sampler"):
+    with pytest.raises(StudyConflict, match="differs in sampler"):
         submit(StudySpec.from_json({**GRID, "n_trials": 6, "sampler": {"name": "grid", "points": 5}}), ledger.access)

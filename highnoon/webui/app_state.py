@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from highnoon.shared.domain.errors import HighNoonError, NoCompletedTrial, UnknownStudy
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput, NoCompletedTrial, UnknownStudy
 from highnoon.shared.domain.metric_history import Curves
 from highnoon.shared.domain.note import Notes
+from highnoon.shared.domain.sampler_spec import EXHAUSTIVE
 from highnoon.shared.domain.states import TICKET
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.domain.trial_environment import GIT, HOST
+from highnoon.shared.store import steering
 from highnoon.shared.store.attempt_queries import AttemptSpan, RunningAttempt
 from highnoon.shared.store.attempt_records import AttemptRecord
 from highnoon.shared.store.connections import is_on_this_machine
@@ -146,6 +148,15 @@ class AppState:
         if study.record is None or not has_ended(trial):
             return False
         return trial.number in StoredFiles(self.repository.access().database).extendable(study.record.id)
+
+    def points_left(self, study: StudySummary) -> int | None:
+        """How many points of a grid have no trial; None where there is no grid that could be read."""
+        if study.record is None or study.full_spec["sampler"]["name"] not in EXHAUSTIVE:
+            return None
+        try:
+            return max(0, steering.most_trials(study.record) - study.total)
+        except InvalidInput:
+            return None
 
     def spans(self, study: StudySummary, numbers: Sequence[int]) -> Mapping[int, AttemptSpan]:
         """By trial number: where and how long it ran."""

@@ -119,7 +119,10 @@ def _line(points: Sequence[tuple[float, float]], width: int, height: int, label:
     ).format(width, height, label, " ".join(f"{x:.1f},{y:.1f}" for x, y in points), more)
 
 
-_FILTERS = (number, formats.param, formats.count, size, duration, moment, segment, memory_line, report_line, fault_line)
+_FILTERS = (
+    number, formats.param, formats.count, size, duration, formats.words, moment, segment, memory_line, report_line,
+    fault_line,
+)  # fmt: skip
 
 _environment = Environment(
     loader=PackageLoader("highnoon.webui", "templates"),
@@ -153,7 +156,8 @@ def error_page(request: Request, status: int, detail: str, problems: Sequence[Pr
     """What went wrong, for a person, and the way on."""
     titles = {404: "Not found", 409: "Not now", 422: "That cannot work", 503: "The database is away"}
     title = titles.get(status, HTTPStatus(status).phrase)
-    context = {"status": status, "title": title, "detail": detail, "problems": problems}
+    study = request.path_params.get("study") if status in (409, 422) else None
+    context = {"status": status, "title": title, "detail": detail, "problems": problems, "study": study}
     return rendered(request, "error.html", context, status=status)
 
 

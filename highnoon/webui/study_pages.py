@@ -85,6 +85,7 @@ def show_study(request: Request, app: State, study: KnownStudy) -> Response:
         "conditions": {name: forms.conditions(param) for name, param in asked.items() if param.when},
         "constraints": study.spec.get("param_constraints", ()),
         "has_loss": found.has_sizes,
+        "points_left": app.points_left(study),
         "eta_s": eta_s(study, found.trials),
         "formats": BEST,
         "most": MOST_PARAMS,

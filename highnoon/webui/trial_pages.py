@@ -60,7 +60,7 @@ def _trial_page(
         "quoted_name": shlex.quote(study.name),
         "has_curves": trial.state is TrialState.RUNNING or app.has_metric_history(study, trial),
         "artifacts": app.repository.access().store.artifacts(study.name, trial.number).get(trial.number, ()),
-        "can_extend": app.has_checkpoint(study, trial),
+        "can_extend": not app.points_left(study) and app.has_checkpoint(study, trial),
         "exhaustive": EXHAUSTIVE,
         "extends": trial.attrs.get(EXTENDS),
         "member": trial.attrs.get(MEMBER),

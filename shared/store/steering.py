@@ -135,7 +135,7 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
     params = {**trial.params, **{name: value for name, value in values.items() if name in spec.search_space}}
     further = {name: value for name, value in values.items() if name not in spec.search_space}
     if spec.sampler.is_exhaustive:
-        points, _ = trials_of(spec.model_copy(update={"n_trials": MOST_TRIALS}))
+        points = most_trials(record)
         if access.studies.count_first(record.id, points) < points:
             raise StudyConflict(
                 f"study {record.name!r} has points of its grid left, which come first: "
@@ -190,9 +190,13 @@ def _checkpoint_of(access: Access, record: StudyRecord, spec: StudySpec, number:
     )
 
 
+def most_trials(record: StudyRecord) -> int:
+    """How many trials the study may have; of a grid those that it has points for."""
+    return trials_of(StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS}))[0]
+
+
 def _add(access: Access, record: StudyRecord, count: int, *, untried: bool = False, **audited: Any) -> int:
     require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
-    spec = StudySpec.from_json({**record.spec, "n_trials": MOST_TRIALS})
-    added = access.studies.add_trials(record.id, count, at_most=trials_of(spec)[0], untried=untried, **audited)
+    added = access.studies.add_trials(record.id, count, at_most=most_trials(record), untried=untried, **audited)
     require(added > 0, record, "every point of its grid has its trial already")
     return added

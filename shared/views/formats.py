@@ -48,6 +48,11 @@ def count(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
 
 
+def words(name: str) -> str:
+    """An ending, a cause or another key as people write it: timed out."""
+    return name.replace("_", " ")
+
+
 def plural(value: int, noun: str) -> str:
     """1 trial, 3 trials."""
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"

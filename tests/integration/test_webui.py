@@ -40,6 +40,7 @@ from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import submit
 from highnoon.shared.views.charts import FIGURES
 from highnoon.webui import api
+from highnoon.webui.app_state import AppState
 from tests.conftest import empty_database
 from tests.ledger import Ledger
 from tests.made_up import FACTS, make_study
@@ -414,6 +415,38 @@ def test_a_variation_is_offered_where_it_can_be_tried(
     answer = visitor.post(f"/hpo/studies/{name}/trials/0/enqueue", **{"param-units": "3"})
 
     assert ("Try a variation" in page, answer.status_code == 303) == (is_offered, is_offered)
+
+
+@pytest.mark.parametrize(("space", "has_points_left"), [(["int", 1, 2], True), (["int", 1, 1], False)])
+def test_trials_are_added_to_a_grid_with_points_left_and_trained_longer_without(
+    visitor: Visitor, books: Access, monkeypatch: pytest.MonkeyPatch, space: list[Any], has_points_left: bool
+) -> None:
+    monkeypatch.setattr(AppState, "has_checkpoint", lambda *_: True)
+    name = f"mine-{next(_numbers)}"
+    written = {"name": name, "objective": "a:b", "search_space": {"x": space}, "n_trials": 1, "sampler": "grid"}
+    ledger = Ledger(books.database.url, create=False)
+    ledger.run(ledger.tickets(submit(StudySpec.from_json(written), ledger.access).record)[0])
+    ledger.close()
+
+    offers = visitor.get(f"/hpo/studies/{name}").text, visitor.get(f"/hpo/studies/{name}/trials/0").text
+    assert ("Add trials" in offers[0], "Train longer" in offers[1]) == (has_points_left, not has_points_left)
+    refused = visitor.post(f"/hpo/studies/{name}/add", count="many")
+    assert refused.status_code == 422 and f'href="/hpo/studies/{name}"' in refused.text, "back to the study"
+    added = visitor.post(f"/hpo/studies/{name}/add", count="1")
+    assert added.status_code == (303 if has_points_left else 409)
+
+
+def test_causes_and_reasons_are_words_for_people(visitor: Visitor, mine: str, books: Access) -> None:
+    stopped = visitor.api("GET", f"/studies/{mine}/trials", params={"cause": "memory_guard"}).json()["trials"][0]
+    study, control = record(books, mine), Control(books.database)
+    assert control.stop(study.id, "target_value", spec_version=study.spec_version)
+    assert control.finish(study.id, before=StudyState.RUNNING, state=StudyState.FINISHED, reason="n_trials")
+    eventually(lambda: "target value" in visitor.get("/hpo").text, 10, what="the reason is read")
+    pages = ["/hpo", f"/hpo/studies/{mine}", f"/hpo/studies/{mine}/trials?cause=memory_guard"]
+    for path in (*pages, f"/hpo/studies/{mine}/trials/{stopped['number']}"):
+        shown = re.sub(r"<[^>]*>", "", visitor.get(path).text)
+        assert ("target value" if path in pages[:2] else "memory guard") in shown, path
+        assert "memory_guard" not in shown and "target_value" not in shown, path
 
 
 FORM = {

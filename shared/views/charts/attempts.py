@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from highnoon.shared.domain.states import MEMORY_CAUSES, Ending
 from highnoon.shared.domain.trial import Trial
 from highnoon.shared.views.charts.figure import Figure, FigureInput, horizontal_bars, left_out, notes, nothing, scatter
-from highnoon.shared.views.formats import duration, plural
+from highnoon.shared.views.formats import duration, plural, words
 from highnoon.shared.views.trials import cause_of, ending_of, has_ended
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def timeline(asked: FigureInput) -> Figure:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": _words(ending),
+                "name": words(ending),
                 "y": [lanes[span.host, span.pid] for span in spans],
                 "base": [span.started_at * 1000 for span in spans],
                 "x": [seconds * 1000 for seconds in took],
@@ -61,7 +61,7 @@ def outcomes(asked: FigureInput) -> Figure:
     if not causes:
         return nothing("No trial has ended yet.")
     ranked = sorted(causes, key=lambda row: row[2])
-    names = [f"{_words(ending)}: {_words(cause)}" if cause else _words(ending) for ending, cause, _ in ranked]
+    names = [f"{words(ending)}: {words(cause)}" if cause else words(ending) for ending, cause, _ in ranked]
     counts = [count for _, _, count in ranked]
     colors = [_COLORS.get(str(ending), "$muted") for ending, _, _ in ranked]
     bar = horizontal_bars(names, counts, [f"{count:,}" for count in counts], colors)
@@ -122,11 +122,6 @@ def _older(asked: FigureInput) -> str:
     return left_out(len(asked.spans), total, what="newest attempts")
 
 
-def _words(name: str) -> str:
-    """An ending or a cause as people write it."""
-    return name.replace("_", " ")
-
-
 def _lanes(spans: Iterable[AttemptSpan]) -> dict[tuple[str, int], str]:
     """Slots of a host are numbered: a supervisor's pid means nothing to people, and another one may have its slot."""
     lives: dict[tuple[str, int], tuple[float, float]] = {}
@@ -145,8 +140,8 @@ def _lanes(spans: Iterable[AttemptSpan]) -> dict[tuple[str, int], str]:
 
 def _span_text(span: AttemptSpan, seconds: float) -> str:
     number = "–" if span.trial_number is None else span.trial_number
-    why = f", {_words(span.cause)}" if span.cause else ""
-    return f"trial {number}, attempt {span.attempt}: {_words(span.ending or 'running')}{why}, {duration(seconds)}"
+    why = f", {words(span.cause)}" if span.cause else ""
+    return f"trial {number}, attempt {span.attempt}: {words(span.ending or 'running')}{why}, {duration(seconds)}"
 
 
 def _place_of_ending(ending: str) -> int:

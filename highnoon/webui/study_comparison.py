@@ -25,10 +25,12 @@ _MOST_COMPARED = 10
 def compare_studies(request: Request, app: State, study: Names = None) -> Response:
     """Some studies beside each other."""
     studies = [app.repository.study(name) for name in dict.fromkeys((study or [])[:_MOST_COMPARED])]
-    best = {one.name: app.repository.trials(one.name).best for one in studies}
+    found = {one.name: app.repository.trials(one.name) for one in studies}
+    best = {name: trials.best or next(iter(trials.front), None) for name, trials in found.items()}
     context = {
         "studies": studies,
         "best": best,
+        "fronts": {name: len(trials.front) for name, trials in found.items()},
         "sparks": {one.name: spark(app, one) for one in studies},
         "names": list(dict.fromkeys(name for trial in best.values() if trial for name in trial.params)),
         "metrics": _metrics(best.values()),

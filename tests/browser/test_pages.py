@@ -22,12 +22,13 @@ from highnoon.shared.domain.states import StudyState, WorkerState
 from highnoon.shared.store.access import Access, opened
 from highnoon.shared.store.nodes import Nodes
 from highnoon.shared.store.notes import NoteStore
+from highnoon.shared.store.submission import submit
 from highnoon.webui import event_stream
 from tests.browser.chromium import Page, browser, installed
 from tests.browser.studies import keep_worker, make_studies
 from tests.conftest import empty_database
 from tests.ledger import FAILED, Ledger
-from tests.made_up import SPACE
+from tests.made_up import SPACE, spec_of
 from tests.support import eventually, steady_network
 from tests.web import TOKEN, dashboard
 
@@ -57,6 +58,7 @@ PAGES = {
     "external": "/hpo/studies/plain%20optuna",
     "wide": "/hpo/studies/wide",
     "wide-trials": "/hpo/studies/wide/trials",
+    "compared": "/hpo/compare?study=digits&study=goals&study=sixty",
     "cluster": "/hpo/cluster",
     "docs": "/docs",
 }
@@ -213,6 +215,17 @@ def test_a_study_of_sixty_parameters_is_a_page_and_not_a_scroll(page: Page, addr
     page.goto(f"{address}/hpo/studies/wide/trials")
     shown = "[...document.querySelectorAll('thead th')].filter((head) => head.offsetParent).length"
     assert page.eval(shown) < 22
+
+
+def test_values_of_compared_studies_are_seen_on_every_screen(page: Page, address: str, ledger: Ledger) -> None:
+    space = {"layer_of_the_encoder": ["categorical", [f"a long choice of words, number {n}" for n in range(9)]]}
+    for name in ("wordy", "wordy-" + 60 * "x"):
+        submit(spec_of(name, search_space={**space, name[:40]: ["uniform", 0.0, 1.0]}), ledger.access)
+    for width, count in ((420, 1), (1400, 3)):
+        page.look(width)
+        page.goto(f"{address}/hpo/compare?study=wordy&study=wordy-{60 * 'x'}&study=goals")
+        ends = page.eval("[...document.querySelectorAll('thead th')].map((e) => e.getBoundingClientRect().right)")
+        assert ends[count] <= width, (width, ends)
 
 
 def test_a_study_in_which_all_failed_does_not_look_like_a_success(page: Page, address: str) -> None:

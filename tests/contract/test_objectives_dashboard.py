@@ -69,6 +69,15 @@ def test_pages_api_and_files_show_the_front(visitor: Visitor) -> None:
     assert "values.loss,values.accuracy" in head and ",0.3,0.9," in first
 
 
+def test_comparison_of_studies_shows_of_a_front_its_first_trial(visitor: Visitor) -> None:
+    page = visitor.get("/hpo/compare", study=["goals", "theirs"]).text
+    best = re.search(r'<th scope="row">Best</th><td class="num">(.*?)</td>', page)
+    assert best is not None and "first of 2 on the front" in best[1] and '/goals/trials/2"' in best[1], best
+    assert re.sub("<[^>]*>", "", best[1]).startswith("0.1, 0.5 ")
+    assert re.search(r'<th scope="row">x</th><td class="num">0.1<', page), "its parameters"
+    assert re.search(r'<th scope="row">epochs</th><td class="num">7<', page), "its metrics"
+
+
 @pytest.mark.parametrize("study", ["goals", "theirs"])
 def test_every_figure_is_drawn(visitor: Visitor, study: str) -> None:
     for kind in ("pareto", "hypervolume", "history", "slice", "parallel", "contour", "importance", "intermediate"):

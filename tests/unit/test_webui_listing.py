@@ -89,7 +89,7 @@ def test_a_filter_that_nothing_can_pass_is_answered_with_what_is_valid(query: di
 
 def test_unknown_state_of_studies_is_answered_with_the_nearest_known_one() -> None:
     assert choose_studies([], StudyQuery(state="external")).total == 0
-    with pytest.raises(InvalidInput, match="Did you mean paused?"):
+    with pytest.raises(InvalidInput, match=r"Did you mean paused\?"):
         choose_studies([], StudyQuery(state="pausd"))
 
 

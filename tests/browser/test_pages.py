@@ -58,7 +58,7 @@ PAGES = {
     "external": "/hpo/studies/plain%20optuna",
     "wide": "/hpo/studies/wide",
     "wide-trials": "/hpo/studies/wide/trials",
-    "compared": "/hpo/compare?study=digits&study=goals&study=sixty",
+    "compared": "/hpo/compare?study=digits&study=goals",
     "cluster": "/hpo/cluster",
     "docs": "/docs",
 }

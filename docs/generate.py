@@ -6,6 +6,9 @@ a changed signature cannot be forgotten. What a key of a study means for people 
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,15 +101,27 @@ def study_file() -> str:
     )
 
 
+def setting_meanings() -> dict[str, str]:
+    """The texts below the fields of Settings. Read here, since to read them takes longer than to import the rest."""
+    (described,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(described, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(described.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+
+
 def settings() -> str:
     """Every setting, with type, limits and default."""
     defaults = {row.name: row.value.removesuffix(".0") for row in load_settings({}).describe()}
     defaults |= {"home": ".highnoon", "preload": "tensorflow,keras"}
-    rows = []
+    meanings, rows = setting_meanings(), []
     for name, field in Settings.model_fields.items():
         kind = cells(field, name)[0] + (", secret" if name in SECRETS else "")
         shown = defaults[name] if defaults[name] == "not set" else f"`{defaults[name]}`"
-        rows.append([f"`HIGHNOON_{name.upper()}`", kind, shown, one_line(field.description or "")])
+        rows.append([f"`HIGHNOON_{name.upper()}`", kind, shown, one_line(meanings[name])])
     files = [[f"`{variable}`", stands_for] for variable, stands_for in _secret_files()]
     return _SETTINGS.format(
         settings=table(["Variable", "Is", "Default", "Means"], rows),
@@ -190,7 +205,8 @@ _SETTINGS = """\
 Environment variables, read once when a process starts. An empty variable is an unset one, but for
 `HIGHNOON_PRELOAD`, where it means that nothing is imported. `HIGHNOON_DB_URL` is another name of
 `HIGHNOON_DATABASE_URL`. `python -m coordinator doctor` shows what is in force and where it comes from, with secrets
-masked. The dashboard has [variables of its own](dashboard.md#who-is-let-in).
+masked. `HIGHNOON_REAP_S` and `HIGHNOON_TELL_GRACE_S` have no effect any more, and are accepted where they are still
+set. The dashboard has [variables of its own](dashboard.md#who-is-let-in).
 
 {settings}
 

@@ -75,6 +75,10 @@ class StudyHandle(ReadStudy):
 
         return StudySummary.of_ledger(LedgerQueries(self.access.database).progress_of(self._record))
 
+    def optuna_study(self) -> Any:
+        """The older name of `study`."""
+        return self.study
+
     def logs(self, trial: int) -> str:
         """What the last attempt of a trial printed: its file where it ran on this host, else the end of it.
 

@@ -34,7 +34,7 @@ def artifacts(
     Example: python -m coordinator artifacts digits 3 --download results
     """
     from highnoon.coordinator.cli.tables import aligned, near
-    from highnoon.shared.domain.errors import FileStoreError
+    from highnoon.shared.domain.errors import FileStoreError, NoSuchFile
     from highnoon.shared.runtime.file_store import download as copy
     from highnoon.shared.runtime.file_store import store_of
     from highnoon.shared.runtime.settings import load_settings
@@ -62,6 +62,6 @@ def artifacts(
     for number, artifact in found:
         try:
             copy(store, artifact, download / str(number) / artifact.name)
-        except FileStoreError as error:
+        except NoSuchFile as error:
             raise FileStoreError(f"{error}; HIGHNOON_ARTIFACTS_URL must name the place of the study's files") from None
     typer.echo(f"wrote {plural(len(found), 'file')} to {near(download)}")

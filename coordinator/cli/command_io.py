@@ -67,12 +67,14 @@ def why_nothing_starts(database: Database) -> str:
 @contextmanager
 def leaving(what: str, console: Console) -> Iterator[None]:
     """Ends a wait in order on Ctrl-C and SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         say(console, f"left; {what} goes on")
         raise typer.Exit(Exit.INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -126,12 +126,13 @@ def submit(
                     console,
                     go_on=lambda say: not why_no_coordinator(settings) and callbacks.go_on(say),
                 )
+                if ended is not None:
+                    callbacks.finish()
             if ended is None and (missing := why_no_coordinator(settings)):
                 raise ServiceUnavailable(missing)
             if ended is None:
                 say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")
                 raise typer.Exit(Exit.INTERRUPTED)
-            callbacks.finish()
             raise typer.Exit(report_end(ended, access, console))
 
 

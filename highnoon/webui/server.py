@@ -85,7 +85,8 @@ def _listening(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of the host that this machine has. Raises InvalidInput."""
     sockets: list[socket.socket] = []
     try:
-        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        # A hosts file may name an address twice.
+        for family, *_, address in dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
             try:
                 sockets.append(socket.create_server(address, family=family))
             except OSError as error:

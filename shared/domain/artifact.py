@@ -21,7 +21,7 @@ MOST_ARTIFACTS = 100
 """Of one trial."""
 
 OF_ANOTHER_TICKET = 0
-"""In the place of an attempt's number: those of a ticket begin at 1."""
+"""In the place of an attempt's number: attempts of a ticket begin at 1."""
 
 _LONGEST_NAME = 240
 """In bytes: a file system takes 255, and a draft of the file has a longer name."""

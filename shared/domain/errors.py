@@ -168,6 +168,10 @@ class FileStoreError(ServiceError):
     """The store of artifacts and checkpoints does not take or give a file. The trial goes on, and ends, without it."""
 
 
+class NoSuchFile(FileStoreError):
+    """The store has no file of this name: it is another store, or the file is gone."""
+
+
 class EmbeddedServiceError(ServiceError):
     """A service that `coordinator start` runs itself cannot be started. Not retried; the message names the remedy."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from highnoon.shared.domain.artifact import Artifact, is_id
-from highnoon.shared.domain.errors import FileStoreError, MissingExtra
+from highnoon.shared.domain.errors import FileStoreError, MissingExtra, NoSuchFile
 from highnoon.shared.runtime.settings import Settings
 from highnoon.shared.runtime.urls import masked
 from highnoon.shared.runtime.whole_file import whole_file
@@ -176,9 +176,9 @@ def _translated(where: str) -> Iterator[None]:
     """Each library behind fsspec raises errors of its own."""
     try:
         yield
-    except (FileStoreError, FileNotFoundError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise FileStoreError(f"{where}: there is no such file or folder") from None
+    except FileNotFoundError:
+        raise NoSuchFile(f"{where}: there is no such file or folder") from None
+    except FileStoreError:
         raise
     except Exception as error:
         raise FileStoreError(f"{where}: {type(error).__name__}: {error}") from None

@@ -52,8 +52,12 @@ READ_ELSEWHERE = (
 )
 """Variables that other parts read, or that a trial process is given."""
 
-WITHOUT_EFFECT = ("HIGHNOON_WEBUI_DEBUG", "HIGHNOON_WEBUI_WORKERS")
-"""Settings of the framework that the guide is from: accepted, so that an installation that still has them starts."""
+WITHOUT_EFFECT = (
+    *("HIGHNOON_QUEUES", "HIGHNOON_REAP_S", "HIGHNOON_SLOTS", "HIGHNOON_TELL_GRACE_S"),
+    *("HIGHNOON_WEBUI_DEBUG", "HIGHNOON_WEBUI_WORKERS"),
+)
+"""Settings of earlier versions, and of the framework that the guide is from: accepted, so that an installation that
+still has them starts."""
 
 _SERVICE_LINK = re.compile(
     rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -83,9 +87,7 @@ class SettingRow:
 class Settings(BaseSettings):
     """Everything that may be set. Units are in the names; docs/settings.md has the texts below."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
     database_url: str | None = None
     """Address of the cluster's PostgreSQL. Set both addresses, or none to run everything on this machine."""

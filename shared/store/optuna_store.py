@@ -134,9 +134,10 @@ class OptunaStore:
 
     def check_warm_start(self, spec: StudySpec) -> None:
         """Raises UnknownStudy, StudyConflict for a study whose values cannot be compared with this study's, and
-        InvalidInput for a sampler that would make nothing of it."""
+        InvalidInput for a new study with a sampler that would make nothing of it."""
         sampler = spec.sampler.name
-        if spec.warm_start and sampler in SamplerSpec.kinds and sampler not in WARMED:
+        is_unused = spec.warm_start and sampler in SamplerSpec.kinds and sampler not in WARMED
+        if is_unused and not self.exists(spec.name):  # an earlier version has accepted what is there
             message, hint = f"is not used by the sampler {sampler}", f"Samplers that use it: {', '.join(WARMED)}."
             raise InvalidInput.of(f"study {spec.name}", "warm_start", message, value=list(spec.warm_start), hint=hint)
         with self._error_boundary():

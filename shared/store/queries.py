@@ -118,8 +118,8 @@ class LedgerQueries:
                 if ending is Ending.COMPLETED and low is not None:
                     known.lows.append(low)
                     known.highs.append(high)
-            attempts = {study_id: known.attempts for study_id, known in counted.items()}
-            for study_id, (low, high) in lowest_and_highest(connection, attempts).items():
+            ours = {one: (known.attempts, known.by_ending[Ending.COMPLETED]) for one, known in counted.items()}
+            for study_id, (low, high) in lowest_and_highest(connection, ours).items():
                 counted[study_id].lows.append(low)
                 counted[study_id].highs.append(high)
         return [_progress(row, counted[row["id"]]) for row in rows]

@@ -150,7 +150,7 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
 
 
 def belong_to_start(access: Access, home: Path) -> bool:
-    """True when the workers are those of a `coordinator start` in this home, which starts them again."""
+    """True when a `coordinator start` in this home runs these workers, and starts them again."""
     running = attach(home)
     return running is not None and running.database_url == access.database.url
 

@@ -16,6 +16,7 @@ from highnoon.shared.domain.states import (
     MESSAGE,
     OPTUNA_STATE,
     TRACEBACK,
+    Cause,
     Ending,
     TrialState,
 )
@@ -106,7 +107,7 @@ def _constraints(outcome: Outcome) -> dict[str, float]:
         return {CONSTRAINT + name: miss for name, miss in outcome.misses.items()}
     is_memory = outcome.cause in MEMORY_CAUSES
     missed_by = 1.0 if is_memory and outcome.constraint is None else outcome.constraint
-    name = "memory" if is_memory else outcome.cause
+    name = "memory" if is_memory else outcome.cause or Cause.STOPPED
     return {} if missed_by is None else {f"{CONSTRAINT}{name}": max(missed_by, _LEAST_MISS)}
 
 

@@ -206,7 +206,7 @@ def study_object(study: StudySummary) -> dict[str, Any]:
 
 
 def worker_object(worker: Worker, running: Sequence[RunningAttempt]) -> dict[str, Any]:
-    """A worker and what it runs, for programs."""
+    """A worker and what it runs, for programs. `state_reason` is the older name of `reason`."""
     return {
         "id": worker.id,
         "host": worker.host,
@@ -215,6 +215,7 @@ def worker_object(worker: Worker, running: Sequence[RunningAttempt]) -> dict[str
         "queues": list(worker.queues),
         "state": str(worker.state),
         "reason": worker.state_reason,
+        "state_reason": worker.state_reason,
         "facts": dict(worker.facts),
         "silent_s": worker.silent_s,
         "running": [running_object(attempt) for attempt in running if attempt.worker_id == worker.id],
@@ -222,18 +223,19 @@ def worker_object(worker: Worker, running: Sequence[RunningAttempt]) -> dict[str
 
 
 def running_object(attempt: RunningAttempt) -> dict[str, Any]:
-    """A running attempt for programs."""
-    kept = ("study", "attempt", "pid", "age_s", "lease_left_s", "step")
+    """A running attempt for programs. `trial_number` and `rss_bytes` are older names of `trial` and `memory_bytes`."""
+    kept = ("study", "trial_number", "attempt", "pid", "age_s", "lease_left_s", "step", "rss_bytes")
     shown = {name: getattr(attempt, name) for name in kept}
     return {"trial": attempt.trial_number, **shown, "memory_bytes": attempt.rss_bytes}
 
 
 def queue_object(queue: QueueState) -> dict[str, Any]:
-    """The tickets of a resource, for programs."""
+    """The tickets of a resource, for programs. `leased` is the older name of `running`."""
     return {
         "resource": queue.resource,
         "waiting": queue.waiting,
         "queued": queue.queued,
         "running": queue.running,
+        "leased": queue.running,
         "oldest_s": queue.oldest_s,
     }

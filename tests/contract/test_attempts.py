@@ -268,6 +268,17 @@ def test_cancel_reaches_the_holder_by_its_renewal(ledger: Ledger) -> None:
 # --- Finish
 
 
+@pytest.mark.parametrize(("constraint", "written"), [(None, {}), (0.5, {"constraints:because": 0.5})])
+def test_a_stop_for_another_reason_than_memory_tells_the_sampler_nothing_of_memory(
+    ledger: Ledger, constraint: float | None, written: dict[str, float]
+) -> None:
+    outcome = Outcome(ending=Ending.STOPPED, cause="because", constraint=constraint)
+    lease = ledger.start(ledger.tickets(ledger.study())[0])
+    ledger.finish(lease, outcome)
+    attrs = ledger.trial(lease).system_attrs
+    assert {key: value for key, value in attrs.items() if key.startswith("constraints:")} == written
+
+
 @pytest.mark.parametrize("ending", list(Ending))
 def test_finish_writes_each_ending_to_both_sides(ledger: Ledger, ending: Ending) -> None:
     study = ledger.study()

@@ -168,7 +168,8 @@ def machine(ledger: Ledger, storage: RDBStorage, names: Iterator[str]) -> type[R
         def renew(self, lease: Lease, with_reports: bool) -> None:
             reports = REPORTS if with_reports else []
             if self._holds(lease):
-                ledger.attempts.renew(lease, Progress(step=1), reports)
+                is_cancelled = ledger.studies.get(self.name).state in GIVEN_UP
+                assert ledger.attempts.renew(lease, Progress(step=1), reports) is is_cancelled
             else:
                 with pytest.raises(LeaseLost):
                     ledger.attempts.renew(lease, Progress(step=1), reports)

@@ -72,6 +72,18 @@ def test_the_best_value_is_of_all_feasible_trials_also_of_a_program_that_joined(
     assert bests() == [-math.inf] * 2 == [foreign.best_value] * 2
 
 
+def test_trials_without_a_value_have_no_others_read(ledger: Ledger) -> None:
+    queries = LedgerQueries(ledger.database)
+    record = ledger.study(2)
+    ledger.run(ledger.tickets(record)[0], Outcome(ending=Ending.COMPLETED, value=0.5))
+    foreign = ledger.optuna()
+    foreign.enqueue_trial({})
+    foreign.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+    with rows_read(ledger.database, "trial_values", "trial_system_attributes") as read:
+        assert queries.progress_of(record).best_value == 0.5
+    assert sum(read) == 0
+
+
 def test_the_aggregates_of_three_tickets(ledger: Ledger) -> None:
     # Given a study with a completed, a failed and a running trial
     queries = LedgerQueries(ledger.database)

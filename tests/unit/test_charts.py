@@ -15,7 +15,7 @@ from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.states import Ending, TrialState
 from highnoon.shared.domain.trial import Report, Trial
 from highnoon.shared.store.attempt_queries import AttemptSpan
-from highnoon.shared.views.charts import FIGURES, Figure, FigureInput, metric_curves
+from highnoon.shared.views.charts import FIGURES, Figure, FigureInput, figure_input, metric_curves
 from highnoon.shared.views.formats import dumps
 
 SPACE = parse_space(
@@ -256,6 +256,12 @@ def test_thousands_of_choices_are_no_axis() -> None:
     for kind in ("slice", "parallel", "contour"):
         asked = FigureInput(trials=trials, space=space, maximize=False, params=("word", "x"))
         assert len(dumps(FIGURES[kind](asked).to_json())) < 20_000, kind
+
+
+def test_a_contour_without_choices_takes_two_different_parameters() -> None:
+    space = parse_space({"rate": ("uniform", 0.0, 1.0), "units": ("int", 1, 9)})
+    given = figure_input("contour", [], space, ["minimize"], importance=lambda: {"rate": 1.0})
+    assert given.params == ["rate", "units"]
 
 
 def test_a_contour_has_a_panel_for_each_pair_of_parameters() -> None:

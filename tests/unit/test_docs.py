@@ -41,8 +41,9 @@ def test_limits_that_are_no_whole_numbers_are_shown_whole(generate: ModuleType) 
 def test_every_key_and_setting_has_a_meaning(generate: ModuleType) -> None:
     keys = set(StudySpec.model_fields) - {"bundle", "code", "git"}
     assert set(generate.STUDY_KEYS) == keys, "docs/generate.py has the meaning of each key of a study"
-    meanings = [field.description or "" for field in Settings.model_fields.values()]
-    assert all(len(meaning) > 20 for meaning in [*generate.STUDY_KEYS.values(), *meanings])
+    meanings = generate.setting_meanings()
+    assert set(meanings) == set(Settings.model_fields)
+    assert all(len(meaning) > 20 for meaning in [*generate.STUDY_KEYS.values(), *meanings.values()])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -60,6 +60,14 @@ def drawn(kind: str, trials: list[Trial] = TRIALS, **more: Any) -> Figure:
     return figure
 
 
+def test_equals_on_the_front_are_drawn_once_and_counted_each() -> None:
+    # Given a front of three equal trials and another one
+    trials = [trial(number, 0.1, 0.5) for number in range(3)] + [trial(3, 0.3, 0.9), trial(4, 0.4, 0.8)]
+    found = traces(drawn("pareto", trials))
+    assert found["not beaten"] == ([0.1, 0.3], [0.5, 0.9])
+    assert found["trials"] == ([0.4], [0.8])
+
+
 def traces(figure: Figure) -> dict[str, Any]:
     return {trace["name"]: (trace["x"], trace["y"]) for trace in figure.data}
 

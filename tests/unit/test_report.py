@@ -224,7 +224,7 @@ def test_report_of_a_study_has_a_trials_colours_in_a_terminal_only() -> None:
     failed = [attempt(0, Ending.FAILED, message="no", log_tail="\x1b[31mred\x1b[0m lines")]
     access: Any = SimpleNamespace(
         studies=SimpleNamespace(attempts=lambda *_, **__: failed),
-        optuna=lambda _: SimpleNamespace(best_trials=list),
+        store=SimpleNamespace(view=lambda _: SimpleNamespace(best=list)),
         traceback=lambda *_: "",
     )
     console = pipe()

@@ -216,3 +216,9 @@ def test_a_cluster_needs_postgresql(url: str) -> None:
     assert "needs PostgreSQL" in str(refused.value)
     assert "postgresql://" in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_settings_of_earlier_versions_are_accepted_and_have_no_effect() -> None:
+    earlier = {"HIGHNOON_TELL_GRACE_S": "5", "HIGHNOON_REAP_S": "2", "HIGHNOON_QUEUES": "cpu", "HIGHNOON_SLOTS": "4"}
+    settings = load_settings(earlier)
+    assert not {"tell_grace_s", "reap_s", "queues", "slots"} & {row.name for row in settings.describe()}

@@ -84,7 +84,7 @@ def figure_input(
     ranks = kind == "importance" or (kind in ("slice", "parallel") and len(space) > (most_params or len(space)))
     chosen = list(filter(None, params))
     if kind == "contour" and len(chosen) < 2:
-        others = (name for name in [*importance(), *space, "", ""] if name not in chosen)
+        others = (name for name in [*dict.fromkeys([*importance(), *space]), "", ""] if name not in chosen)
         across, up = (*params, "", "")[:2]
         chosen = [across or next(others), up or next(others)]
     queries, study_id = attempts if attempts and kind in NEEDS_ATTEMPTS else (None, 0)

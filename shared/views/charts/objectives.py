@@ -69,11 +69,11 @@ def _objectives(asked: FigureInput) -> Figure:
     if not trials:
         return nothing("No trial has completed yet.")
     feasible = [trial for trial in trials if trial.is_feasible]
-    distinct = {trial.values: trial for trial in reversed(feasible)}  # of equals the first is drawn for all
-    best = pareto_front(distinct.values(), lambda trial: minimized(trial.values, asked.directions))
+    front = pareto_front(feasible, lambda trial: minimized(trial.values, asked.directions))
+    numbers = {trial.number for trial in front}
+    best = list({trial.values: trial for trial in reversed(front)}.values())  # of equals the first is drawn for all
     if len(names) == 2:
         best.sort(key=lambda trial: trial.values[across])
-    numbers = {trial.number for trial in best}
     others = [trial for trial in feasible if trial.number not in numbers]
     outside = [trial for trial in trials if not trial.is_feasible]
     shown, hidden = every(others, MOST_POINTS), every(outside, MOST_POINTS // 4)
@@ -94,8 +94,8 @@ def _objectives(asked: FigureInput) -> Figure:
         ),
     ]
     axes = {f"{axis}axis": {"title": {"text": _title(asked, place)}} for axis, place in (("x", across), ("y", up))}
-    note = "" if len(names) == 2 else f"{len(best)} that none beats in all of {', '.join(names)}."
-    dropped = left_out(len(shown) + len(hidden) + len(best), len(trials))
+    note = "" if len(names) == 2 else f"{len(front)} that none beats in all of {', '.join(names)}."
+    dropped = left_out(len(shown) + len(hidden) + len(front), len(trials))
     return Figure(data=[trace for trace in data if trace["x"]], layout=axes, note=notes(note, dropped))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +133,8 @@ class DefinedTrial:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of the choices. What is no plain value is stored as its text, and returned as it is."""
         options = list(choices)
-        index = int(self._suggest(name, "CategoricalDistribution", {"choices": list(map(_stored, options))}))
+        stored = {"choices": [_stored(option, index) for index, option in enumerate(options)]}
+        index = int(self._suggest(name, "CategoricalDistribution", stored))
         self._params[name] = options[index]
         return options[index]
 
@@ -232,8 +234,9 @@ def _full_name(annotation: object) -> str:
     return f"{getattr(annotation, '__module__', '')}.{getattr(annotation, '__qualname__', '')}"
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: Any, index: int) -> Any:
+    """The text of an object has its address, which no other process has."""
     try:
         return choice(value)
     except Mistake:
-        return repr(value)
+        return re.sub(" at 0x[0-9a-fA-F]+", f", choice {index}", repr(value))

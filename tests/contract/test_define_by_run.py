@@ -200,6 +200,26 @@ def test_an_enqueued_value_out_of_range_runs_with_a_warning_as_in_optuna() -> No
     assert hpo.trials[0].params == {"x": 9.0, "k": 4} == study.trials[0].params
 
 
+class Scaled:
+    """Its text has an address."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+
+def test_choices_that_are_objects_are_the_same_in_each_trial() -> None:
+    def of_objects(trial: Any) -> float:
+        kept.append([Scaled(1.0), Scaled(2.0)])
+        chosen = trial.suggest_categorical("scale", kept[-1])
+        return float(trial.suggest_categorical("scale", kept[-1]) is chosen) * chosen.factor
+
+    kept: list[list[Scaled]] = []
+    hpo = hn.HPOTrialManager("objects", n_trials=6, seed=1)
+    hpo.optimize(of_objects, show_progress=False)
+    assert {trial.value for trial in hpo.trials} == {1.0, 2.0}
+    assert {trial.value for trial in hpo.trials if "choice 0" in str(trial.params["scale"])} == {1.0}
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_another_domain_than_before_is_refused_as_by_optuna(optuna_store: OptunaStore, sampler: str) -> None:
     study = opened(optuna_store, sampler)

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -76,11 +76,18 @@ class StudyFacts:
 class DefinedTrial:
     """Optuna's Trial, as far as an objective uses it."""
 
-    def __init__(self, channel: SuggestionChannel, number: int, study: StudyFacts | None = None) -> None:
+    def __init__(
+        self,
+        channel: SuggestionChannel,
+        number: int,
+        study: StudyFacts | None = None,
+        fixed: Container[str] = (),
+    ) -> None:
         if study is not None:
             self.study = study
         self._channel = channel
         self._number = number
+        self._fixed = fixed
         self._asked: dict[str, str] = {}
         self._answers: dict[str, float | int] = {}
         self._params: dict[str, Any] = {}
@@ -177,7 +184,7 @@ class DefinedTrial:
         if self._asked.get(name) == domain:
             return self._answers[name]
         answer = self._channel.suggest(name, domain)
-        if "low" in attributes and not _holds(answer, attributes["low"], attributes["high"], attributes["step"]):
+        if name in self._fixed and name not in self._asked and not _holds(answer, attributes):
             shown = ", ".join(f"{key}={value}" for key, value in sorted(attributes.items()))
             message = f"Fixed parameter {name} with value {answer} is out of range for distribution {kind}({shown})."
             warnings.warn(message, stacklevel=3)  # as Optuna does, and runs it
@@ -186,9 +193,12 @@ class DefinedTrial:
         return answer
 
 
-def _holds(value: float, low: float, high: float, step: float | None) -> bool:
+def _holds(value: float, domain: Mapping[str, Any]) -> bool:
+    if "low" not in domain:
+        return True
+    low, high, step = domain["low"], domain["high"], domain["step"]
     steps = (value - low) / (step or 1)
-    return low <= value <= high and (step is None or abs(steps - round(steps)) < _NEARLY)
+    return bool(low <= value <= high) and (step is None or abs(steps - round(steps)) < _NEARLY)
 
 
 def _check_key(key: str) -> None:
@@ -221,7 +231,7 @@ def given_trial(
     """The objective as `attempt.run_attempt` calls it, with no parameters but those that are fixed before."""
 
     def run(fixed: Params) -> object:
-        trial = DefinedTrial(channel, number, study)
+        trial = DefinedTrial(channel, number, study, fixed)
         returned = objective(trial)
         for name in sorted(fixed.keys() - trial.params.keys()):
             warnings.warn(f"Fixed parameter {name} with value {fixed[name]!r} was never suggested.", stacklevel=2)

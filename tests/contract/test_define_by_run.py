@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -198,6 +199,24 @@ def test_an_enqueued_value_out_of_range_runs_with_a_warning_as_in_optuna() -> No
     words = [str(one.message) for one in theirs if "out of range" in str(one.message)]
     assert [str(one.message) for one in ours] == [*words, "Fixed parameter z with value 1 was never suggested."]
     assert hpo.trials[0].params == {"x": 9.0, "k": 4} == study.trials[0].params
+
+
+def test_only_what_was_fixed_is_called_so_where_it_is_out_of_range() -> None:
+    def narrows(trial: Any) -> float:
+        first = trial.suggest_float("x", 0, 1)
+        assert trial.suggest_float("x", 2, 3) == first
+        return float(first)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hpo = hn.HPOTrialManager("narrows", n_trials=2)
+        hpo.enqueue({"x": 0.5})
+        hpo.optimize(narrows, show_progress=False)
+        assert all(trial.value is not None for trial in hpo.trials)
+        # And a sampler of a person's own that keeps to no bounds
+        hpo = hn.HPOTrialManager("boundless", n_trials=1, sampler=Counting(), pruner="none")
+        hpo.optimize(lambda trial: trial.suggest_float("x", 2, 3), show_progress=False)
+    assert hpo.trials[0].params == {"x": 0.1}
 
 
 class Scaled:

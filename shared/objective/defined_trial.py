@@ -6,6 +6,7 @@ answers as Optuna would. Reports and attributes are stored as Optuna would store
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import math
@@ -234,7 +235,8 @@ def given_trial(
         trial = DefinedTrial(channel, number, study, fixed)
         returned = objective(trial)
         for name in sorted(fixed.keys() - trial.params.keys()):
-            warnings.warn(f"Fixed parameter {name} with value {fixed[name]!r} was never suggested.", stacklevel=2)
+            with contextlib.suppress(UserWarning):  # where warnings are errors: the objective has returned
+                warnings.warn(f"Fixed parameter {name} with value {fixed[name]!r} was never suggested.", stacklevel=2)
         return returned
 
     return run

@@ -201,6 +201,15 @@ def test_an_enqueued_value_out_of_range_runs_with_a_warning_as_in_optuna() -> No
     assert hpo.trials[0].params == {"x": 9.0, "k": 4} == study.trials[0].params
 
 
+def test_a_finished_trial_does_not_fail_for_a_fixed_value_that_it_never_asked_for() -> None:
+    hpo = hn.HPOTrialManager("strict", n_trials=1)
+    hpo.enqueue({"x": 0.5, "z": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hpo.optimize(Machine(), show_progress=False)
+    assert [trial.value for trial in hpo.trials] == [0.5]
+
+
 def test_only_what_was_fixed_is_called_so_where_it_is_out_of_range() -> None:
     def narrows(trial: Any) -> float:
         first = trial.suggest_float("x", 0, 1)

@@ -243,6 +243,7 @@ class Supervisor:
         lease, spec = started.lease, started.study.spec
         disposition, delay_s = dispose(
             outcome,
+            attempt=lease.attempt,
             infrastructure_failures=lease.infrastructure_failures,
             errors=lease.errors,
             max_attempts=spec.max_attempts,

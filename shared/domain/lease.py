@@ -153,13 +153,16 @@ def retry_delay_s(infrastructure_failures: int, cause: str | None = None) -> flo
 
 
 def dispose(
-    outcome: Outcome, *, infrastructure_failures: int, errors: int, max_attempts: int, retry_errors: int
+    outcome: Outcome, *, attempt: int, infrastructure_failures: int, errors: int, max_attempts: int, retry_errors: int
 ) -> tuple[Disposition, float]:
     """What to do with a ticket whose attempt ended so, and how many seconds it waits where it is tried again.
 
     The counts are those before this attempt. `hn_reap_1` in functions.sql decides in the same way about an attempt
     that was lost.
     """
+    # Nothing is charged: a sampler that never answers would have it begin again and again without a pause.
+    if outcome.ending is Ending.RELEASED and outcome.cause == Cause.PLUGIN:
+        return Disposition.RELEASE, retry_delay_s(attempt)
     if outcome.ending is Ending.RELEASED:
         return Disposition.RELEASE, DISK_FULL_S if outcome.cause == Cause.DISK else 0.0
     if outcome.ending in INFRASTRUCTURE_ENDINGS and infrastructure_failures + 1 < max_attempts:

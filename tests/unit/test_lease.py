@@ -30,12 +30,12 @@ from highnoon.shared.domain.trial import Outcome
 )
 def test_disposition(ending: Ending, infrastructure_failures: int, errors: int, expected: Disposition) -> None:
     counts = {"infrastructure_failures": infrastructure_failures, "errors": errors}
-    assert dispose(Outcome(ending=ending), **counts, max_attempts=3, retry_errors=1)[0] is expected
+    assert dispose(Outcome(ending=ending), attempt=1, **counts, max_attempts=3, retry_errors=1)[0] is expected
 
 
 def test_errors_are_not_retried_unless_the_study_says_so() -> None:
     failed = Outcome(ending=Ending.FAILED)
-    found = dispose(failed, infrastructure_failures=0, errors=0, max_attempts=3, retry_errors=0)
+    found = dispose(failed, attempt=1, infrastructure_failures=0, errors=0, max_attempts=3, retry_errors=0)
     assert found == (Disposition.CLOSE, 0.0)
 
 
@@ -54,7 +54,14 @@ def test_what_the_infrastructure_ended_waits_longer_each_time(
 ) -> None:
     counts = {"infrastructure_failures": infrastructure_failures, "errors": 0}
     outcome = Outcome(ending=ending, cause=cause)
-    assert dispose(outcome, **counts, max_attempts=3, retry_errors=1)[1] == delay_s
+    assert dispose(outcome, attempt=1, **counts, max_attempts=3, retry_errors=1)[1] == delay_s
+
+
+def test_a_trial_whose_sampler_fails_waits_longer_after_each_attempt() -> None:
+    outcome = Outcome(ending=Ending.RELEASED, cause=Cause.PLUGIN)
+    limits = {"infrastructure_failures": 0, "errors": 0, "max_attempts": 3, "retry_errors": 0}
+    found = [dispose(outcome, attempt=attempt, **limits) for attempt in (1, 2, 3, 9, 5000)]
+    assert found == [(Disposition.RELEASE, delay_s) for delay_s in (2.0, 4.0, 8.0, 300.0, 300.0)]
 
 
 def test_every_ending_is_told_as_a_finished_state() -> None:

@@ -181,7 +181,7 @@ class TestExplainEnd:
         assert other is not None and (other.ending, other.cause) == (Ending.KILLED, "oom_neighbour")
 
     def test_after_a_neighbours_doing_it_is_tried_again_once_and_alone(self) -> None:
-        limits = {"errors": 0, "max_attempts": 3, "retry_errors": 0}
+        limits = {"attempt": 1, "errors": 0, "max_attempts": 3, "retry_errors": 0}
         first = self.explain(node_kills=1)
         assert first is not None and dispose(first, infrastructure_failures=0, **limits)[0] is Disposition.RETRY
         second = self.explain(node_kills=1, was_alone=True)

@@ -51,7 +51,7 @@ _NO_MEMORY_S = 1.0
 _UNUSABLE_S = 10.0
 """How long a ticket waits that this node cannot start, because of its study's version or data."""
 
-_PLUGIN_AGAIN_S = 30.0
+_PLUGIN_AGAIN_S = 60.0
 """How long a study waits here whose own sampler or pruner has failed: each try may cost seconds."""
 
 _NOT_CONFINED = (

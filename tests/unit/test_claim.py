@@ -253,6 +253,21 @@ def test_fault_for_which_tickets_are_declined_is_written_to_the_ledger_now_and_t
     assert world.faults[0][1].startswith("ZeroDivisionError: a row that no sampler can read (")
 
 
+def test_study_whose_own_sampler_has_failed_is_tried_again_each_minute(
+    claims: Claims, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, faults = [1000.0], []
+    monkeypatch.setattr("highnoon.workers.claim.time.monotonic", lambda: now[0])
+    study: Any = Study(world)
+    study.plugin_fault, study.allow_plugins = lambda: "no idea", lambda _: None
+    claims._store = cast(Any, Stub(open=lambda _: study))
+    claims._faults.report_plugin = lambda *_: faults.append(now[0])  # type: ignore[method-assign]
+    world.candidate = replace(CANDIDATE, spec=SPEC.to_json() | {"sampler": "own.py:Sampler"})
+    for now[0] in (1000.0, 1031.0, 1059.0, 1060.0):
+        assert claims.start(MESSAGE) is None
+    assert faults == [1000.0, 1060.0]
+
+
 def test_study_without_further_points_ends_as_exhausted(
     claims: Claims, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,7 +93,7 @@ class TrialServices:
         self._reading: Future[PrunerView] | None = None
         self._reading_at = self._view_at = self._asked_at = self._read_again_at = 0.0
         self._bounds_of: PrunerView | None = None
-        self._bounds_to = 0
+        self._bounds_to: float = 0
         self._deciding: tuple[PrunedTrial, Future[bool]] | None = None
         self._is_away = False
         self._reports_since = 0
@@ -166,8 +166,8 @@ class TrialServices:
         if before is not None and not is_bounded:
             n_steps = min(_MOST_AHEAD, math.ceil(left_s * n_reports / max(now - before, 1e-3)))
         safe = self._view.safe_reports(self._pruned, n_steps, for_s=left_s)
-        if safe is not None and safe.bounds:
-            self._bounds_of, self._bounds_to = self._view, max(safe.bounds)
+        if safe is not None and n_steps:
+            self._bounds_of, self._bounds_to = self._view, max(safe.bounds, default=math.inf)
         return safe
 
     def _view_is_old(self) -> bool:

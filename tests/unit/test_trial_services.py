@@ -208,6 +208,24 @@ def test_bounds_of_a_step_are_computed_once_for_each_reading(scene: Scene, monke
     assert scene.services.safe_reports() is None
 
 
+def test_beyond_the_last_step_of_all_others_bounds_are_looked_for_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(view: PrunerView, trial: Any, n_steps: int, *, for_s: float) -> Any:
+        searches.append(n_steps > 0)
+        return compute(view, trial, n_steps, for_s=for_s)
+
+    searches, compute = list[bool](), PrunerView.safe_reports
+    monkeypatch.setattr(PrunerView, "safe_reports", counted)
+    monkeypatch.setattr(trial_services, "HOLDS_S", 60.0)
+    monkeypatch.setattr(Database, "pruner", MedianPruner(n_startup_trials=1))
+    monkeypatch.setattr(Database, "others", [dict.fromkeys(range(10), 400.0)])
+    for step in range(20, 26):
+        scene.ask(step)
+        scene.services.safe_reports()
+    assert searches == [False, True, False, False, False, False]
+
+
 def test_a_trial_that_reports_faster_than_before_gets_further_bounds(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -26,7 +27,7 @@ from highnoon.shared.search.presampling import only_what_lasts, reseed
 from highnoon.shared.search.sampling_space import only_value
 
 _LOOKED_BACK = 1_000
-"""Trials in which a domain is looked for: a name that is new would have all of a long history read."""
+"""Trials whose domains are read: of a long history not all."""
 
 
 class Suggester:
@@ -86,7 +87,7 @@ class Suggester:
         if name in trial.distributions:
             check_distribution_compatibility(trial.distributions[name], domain)
             return trial.params[name]  # type: ignore[no-any-return]
-        known = self._known_domain(name)
+        known = self._known_domains.get(name)
         if known is not None:
             check_distribution_compatibility(known, domain)
         value = self._chosen(name, domain, trial)
@@ -94,11 +95,12 @@ class Suggester:
         trial.params[name], trial.distributions[name] = suggested, domain
         return suggested
 
-    def _known_domain(self, name: str) -> BaseDistribution | None:
-        """As the newest trial of ours has it: domains of other programs stop nothing."""
+    @cached_property
+    def _known_domains(self) -> Mapping[str, BaseDistribution]:
+        """By name, as the newest trial of ours has it: domains of other programs stop nothing."""
         newest = islice(reversed(self._study.get_trials(deepcopy=False)), _LOOKED_BACK)
-        ours = (trial for trial in newest if {TICKET, ENDING} & trial.user_attrs.keys())
-        return next((trial.distributions[name] for trial in ours if name in trial.distributions), None)
+        ours = [trial.distributions for trial in newest if {TICKET, ENDING} & trial.user_attrs.keys()]
+        return {name: domain for domains in reversed(ours) for name, domain in domains.items()}
 
     def _chosen(self, name: str, domain: BaseDistribution, trial: FrozenTrial) -> Any:
         if name in self._fixed:

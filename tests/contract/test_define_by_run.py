@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 import highnoon as hn
@@ -22,6 +23,7 @@ from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.trial import Outcome, Params
 from highnoon.shared.objective.defined_trial import DefinedTrial, StudyFacts, takes_trial
 from highnoon.shared.search.presampling import reseed, seed_of
+from highnoon.shared.search.suggester import Suggester
 from highnoon.shared.store.optuna_store import OptunaStore
 from highnoon.shared.store.optuna_study import OptunaStudy
 from highnoon.shared.store.optuna_trials import StartedTrial
@@ -266,6 +268,17 @@ def test_another_domain_than_before_is_refused_as_by_optuna(optuna_store: Optuna
         trial.suggest_int("kind", 1, 2)
     assert 0.2 <= trial.suggest_float("rate", 0.2, 3) <= 3, "bounds may move"
     assert trial.suggest_categorical("kind", ["a", "b"]) in ("a", "b")
+
+
+def test_domains_of_earlier_trials_are_read_once_for_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(sampler=RandomSampler())
+    suggester = Suggester(study, trial_id=7, number=7, seed=1, fixed={})
+    read: list[bool] = []
+    get_trials = suggester._study.get_trials
+    monkeypatch.setattr(suggester._study, "get_trials", lambda **how: read.append(True) or get_trials(**how))
+    for layer in range(30):
+        suggester.suggest(f"units_{layer}", IntDistribution(8, 64))
+    assert len(suggester.params) == 30 and len(read) == 1
 
 
 def test_what_optuna_refuses_is_refused() -> None:

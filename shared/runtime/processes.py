@@ -121,10 +121,17 @@ def forget_exit_functions() -> None:
     # The executors of its parent, whose locks other threads may have held.
     for module, executors in (("thread", "_threads_queues"), ("process", "_threads_wakeups")):
         getattr(sys.modules.get(f"concurrent.futures.{module}"), executors, {}).clear()
-    if multiprocessing_util := sys.modules.get("multiprocessing.util"):
-        # Unlinks the child's own semaphores, which loky has. It does not wait for queues that nothing reads, below 0.
-        atexit.register(multiprocessing_util._run_finalizers, 0)
+    if "multiprocessing.util" in sys.modules:
+        atexit.register(_unlink_semaphores)
     gc.freeze()
+
+
+def _unlink_semaphores() -> None:
+    """This process's own, which loky has. All other finalizers may wait: for a pool whose processes ignore SIGTERM."""
+    for finalizer in list(sys.modules["multiprocessing.util"]._finalizer_registry.values()):
+        if getattr(finalizer._callback, "__qualname__", None) == "SemLock._cleanup":
+            with contextlib.suppress(OSError):  # it is gone
+                finalizer()
 
 
 def leave(exit_status: int, *, as_interpreter: bool) -> NoReturn:

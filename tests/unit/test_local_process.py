@@ -85,6 +85,20 @@ def test_trial_removes_the_semaphores_that_it_has_made() -> None:
     assert done.stderr == ""
 
 
+def test_trial_does_not_wait_for_a_pool_that_it_has_left_open() -> None:
+    """Whose finalizer ends and joins its processes, which may ignore SIGTERM."""
+    program = """
+        import multiprocessing.util
+        from highnoon.shared.runtime.processes import forget_exit_functions, leave
+        forget_exit_functions()
+        kept = multiprocessing.get_context("spawn").Semaphore()
+        multiprocessing.util.Finalize(None, print, ("joined",), exitpriority=15)
+        leave(0, as_interpreter=True)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(program)], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
 @pytest.fixture
 def many_open_files() -> Iterator[None]:
     """More than `select` can watch, as data loaders open them."""

@@ -124,10 +124,14 @@ def recorded(
         judged = retry_until_available(partial(study.inform_sampler, started.trial_id, outcome), logger, for_s=for_s)
         retry_until_available(lambda: study.finish_trial(started.trial_id, outcome), logger, for_s=for_s)
     except ServiceRefused as error:
-        refused = Outcome(ending=Ending.FAILED, cause=Cause.REFUSED, message=str(error))
+        refused = _refused(error, outcome.duration_s)
         retry_until_available(lambda: study.finish_trial(started.trial_id, refused), logger, for_s=for_s)
         return refused
     return judged
+
+
+def _refused(error: Exception, duration_s: float | None) -> Outcome:
+    return Outcome(ending=Ending.FAILED, cause=Cause.REFUSED, message=str(error), duration_s=duration_s)
 
 
 def interrupted(error: BaseException) -> Outcome:
@@ -156,7 +160,7 @@ def _has_ended(trial: LocalTrial) -> bool:
         if events:
             trial.channel.send_if_possible()
     except (HighNoonError, *WRONG_EVENT) as error:  # of the database, or of what the user wrote to the pipe
-        trial.outcome = Outcome(ending=Ending.FAILED, cause=Cause.REFUSED, message=str(error))
+        trial.outcome = _refused(error, time.monotonic() - trial.began)
         trial.process.kill()
     if trial.outcome is None:
         return trial.process.pipe.closed or has_exited

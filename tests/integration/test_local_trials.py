@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -339,7 +340,11 @@ class TestFaultsOfTheObjective:
         assert "sqlalchemy" not in failed.attrs["highnoon:traceback"].lower()
 
     @pytest.mark.parametrize("isolation", ["none", "fork"])
-    def test_what_the_database_refuses_fails_the_trial_without_its_statement(self, url: str, isolation: str) -> None:
+    @pytest.mark.parametrize("table", ["trial_intermediate_values", "trial_values"])
+    def test_what_the_database_refuses_fails_the_trial_without_its_statement(
+        self, url: str, isolation: str, table: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="highnoon")
         hpo = hn.HPOTrialManager("digits", n_trials=2, storage=url, isolation=isolation)
 
         def objective(params: dict[str, Any]) -> float:
@@ -351,16 +356,17 @@ class TestFaultsOfTheObjective:
                 return
             with hpo._connected()._database.engine.begin() as connection:  # type: ignore[union-attr]
                 connection.exec_driver_sql(
-                    "CREATE TRIGGER no BEFORE INSERT ON trial_intermediate_values BEGIN "
-                    "SELECT RAISE(ABORT, 'no report is taken'); END"
+                    f"CREATE TRIGGER no BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no number is taken'); END"
                 )
 
         hpo.optimize(objective, SPACE, callbacks=[drop])
 
         assert [trial.state for trial in hpo.trials] == ["COMPLETE", "FAIL"]
         attrs = hpo.trials[1].attrs
-        assert "no report is taken" in attrs["highnoon:message"]
+        assert "no number is taken" in attrs["highnoon:message"]
         assert "INSERT" not in attrs["highnoon:message"] + attrs.get("highnoon:traceback", "")
+        (line,) = [text for text in caplog.messages if "trial=1 state=FAIL" in text]
+        assert " seconds=" in line
 
     def test_five_failures_before_the_first_success_end_the_call(self) -> None:
         hpo = hn.HPOTrialManager("digits", n_trials=100)

@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--entries", nargs="+", default=["pbt", "random", "tpe-asha", "auto-asha"])
     parser.add_argument("--epochs", type=int, default=40, help="of a whole training")
     parser.add_argument("--budget", type=int, default=640, help="epochs of a study")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "examples" / "digits"))

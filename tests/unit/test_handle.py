@@ -21,9 +21,7 @@ class FakeAccess:
     def __init__(self, url: str) -> None:
         self.url = url
         self.database = SimpleNamespace(check_schema=lambda: None)
-
-    def study(self, name: str) -> Any:
-        return self.record
+        self.studies = SimpleNamespace(get=lambda name: self.record)
 
     def optuna(self, record: Any) -> str:
         return f"{self.url}, study {record.id}"

@@ -47,7 +47,19 @@ def test_list_and_form_of_new_studies_bear_a_study_with_a_broken_key() -> None:
 
 def page_of(study: StudySummary, **known: Any) -> str:
     nothing: dict[str, Any] = dict.fromkeys(
-        ("best", "failure", "principal", "eta_s", "has_loss", "note", "is_open", "csrf", "rendered_at", "message_key")
+        (
+            "best",
+            "failure",
+            "principal",
+            "eta_s",
+            "has_loss",
+            "note",
+            "points_left",
+            "is_open",
+            "csrf",
+            "rendered_at",
+            "message_key",
+        )
     )
     empty: dict[str, Any] = dict.fromkeys(
         ("front", "front_formats", "formats", "running", "recent", "names", "objectives", "steps", "conditions"), ()

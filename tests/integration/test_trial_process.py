@@ -179,6 +179,30 @@ def test_a_result_counts_though_the_kernel_has_killed_a_part_of_the_trial_for_a_
     assert attempt.watch(Diary(), memory=memory).ending is ending
 
 
+def test_a_trial_that_is_gone_once_it_has_its_assignment_has_an_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a trial that kills its parent, and a supervisor that the machine lets wait meanwhile
+    pids: list[int] = []
+    send, fork = Pipe.send, ForkServer.fork
+
+    def noted(server: ForkServer, *given: Any) -> int:
+        pids.append(fork(server, *given))
+        return pids[-1]
+
+    def sent_and_slept(pipe: Pipe, *events: Any) -> None:
+        send(pipe, *events)
+        if os.getpid() == ours:
+            # Not even a zombie, which the machine's first process removes.
+            eventually(lambda: not Path(f"/proc/{pids[-1]}").exists(), 30, what="the trial is gone")
+
+    ours = os.getpid()
+    monkeypatch.setattr(ForkServer, "fork", noted)
+    monkeypatch.setattr(Pipe, "send", sent_and_slept)
+    outcome = outcome_of(tmp_path, "objectives.py:kills_its_fork_server")
+    assert (outcome.ending, outcome.cause) == (Ending.KILLED, "signal")
+
+
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])
 def test_a_good_objective_completes_in_every_isolation(tmp_path: Path, isolation: str) -> None:
     outcome = begin(tmp_path, "good", isolation=isolation, x=5.0).watch(Diary())

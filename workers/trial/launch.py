@@ -186,8 +186,10 @@ def launch(isolation: str, assignment: Assignment, output: Output, forks: ForkSe
     theirs.close()
     output.release_writing_end()
     pipe = Pipe(ours)
+    # Held before it has anything to run: an objective that kills its parent may be gone a moment later.
+    trial = ProcessTrial(pid, wait, pipe)
     pipe.send({"event": "assignment", "assignment": assignment.to_json()})
-    return ProcessTrial(pid, wait, pipe)
+    return trial
 
 
 def _spawned(end: socket.socket, assignment: Assignment, output: Output) -> int:

@@ -56,7 +56,7 @@ def objective_of(example: Any, epochs: int, seed: int) -> Any:
                 for index, variable in enumerate(variables):
                     variable.assign(state[f"v{index}"])
             optimizer.learning_rate.assign(params["learning_rate"])
-        # Dropout and batches of a later segment are others than those of the first.
+        # A later segment has other batches and dropout than the first one.
         keras.utils.set_random_seed(seed * 1000 + first)
         best = float("inf")
         for epoch in range(first, epochs + 1):

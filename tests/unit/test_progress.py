@@ -56,7 +56,7 @@ def test_the_line_of_a_trial_is_the_same_wherever_it_ran(isolation: str, caplog:
     manager = hn.HPOTrialManager("digits", 3, sampler="grid", isolation=isolation, param_budget=50)
     manager.optimize(objective, {"x": ("int", 1, 3)})
 
-    # When its trials are logged as Optuna has them, as those of a cluster are
+    # When its trials are logged as Optuna has them, in the way of a cluster
     for frozen in manager.study.trials:
         log_frozen(manager.study, frozen)
 

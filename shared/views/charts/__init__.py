@@ -78,8 +78,8 @@ def figure_input(
 ) -> FigureInput:
     """What a figure of this kind needs, and no more: `importance` is called, and `attempts` are read, only for it.
 
-    `attempts` are those of a study of the ledger, by its id. An empty one of two `params` of a contour, or one that is
-    missing, is the one that matters most of the others.
+    `attempts` has queries, and the id of a study of the ledger. An empty one of two `params` of a contour, or one that
+    is missing, is the one that matters most of the others.
     """
     ranks = kind == "importance" or (kind in ("slice", "parallel") and len(space) > (most_params or len(space)))
     chosen = list(filter(None, params))

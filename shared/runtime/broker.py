@@ -125,9 +125,11 @@ class Broker:
 
     def _move_to_head(self, queue: str) -> None:
         """The newest message, or whatever is there when a worker has taken that already. Kombu adds on the left."""
-        message = self._redis.lpop(queue)
-        if message is not None:
-            self._redis.rpush(queue, message)
+        # An account of an older deployment may not do this: then the message waits for its turn.
+        with suppress(redis.ResponseError):
+            message = self._redis.lpop(queue)
+            if message is not None:
+                self._redis.rpush(queue, message)
 
     def depth(self, resource: str) -> int:
         """Messages that wait in Redis for this resource."""

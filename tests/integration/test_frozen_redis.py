@@ -108,6 +108,21 @@ def test_ticket_that_is_tried_again_goes_before_those_that_wait(own_stack: Stack
         assert messages == [f"digits, ticket {number}" for number in (5, 6, 7, 4, 1, 2, 3)]
 
 
+def test_account_that_may_not_reorder_a_queue_sends_to_its_end(own_stack: Stack) -> None:
+    with redis.Redis.from_url(own_stack.redis_url) as client:
+        client.flushall()
+        client.acl_setuser(
+            "older", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], commands=["+@all", "-lpop"]
+        )
+        host = client.get_connection_kwargs()["host"], client.get_connection_kwargs()["port"]
+        with Broker("redis://older:p@{}:{}/0".format(*host)) as broker:
+            for number in (1, 2):
+                broker.publish([RunTrial(study="digits", ticket=number)], resource="cpu", first=True)
+        client.acl_deluser("older")
+        messages = [json.loads(client.rpop("highnoon.cpu"))["headers"]["kwargsrepr"] for _ in range(2)]
+        assert messages == ["digits, ticket 1", "digits, ticket 2"]
+
+
 SPEC = {
     "name": "digits",
     "objective": "tests.objectives:noop",

@@ -179,6 +179,18 @@ def test_options_replace_saved_ones_under_either_spelling(tmp_path: Path) -> Non
     assert not {"gradient_clip", "num_blocks"} & set(loaded.hyperparameters)
 
 
+def test_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    new_trainer().train(epochs_per_stage=1, checkpoint_dir=tmp_path)
+    path = tmp_path / "latest" / "state.json"
+    state = json.loads(path.read_text())
+    del state["tokenizer"]
+    path.write_text(json.dumps({**state, "options": {"batch_size": 4}}))
+
+    after = new_trainer().train(epochs_per_stage=2, checkpoint_dir=tmp_path, resume_from="latest")
+
+    assert [record["epochs"] for record in after["stages_completed"]] == [1, 2]
+
+
 def test_three_newest_checkpoints_are_kept_and_latest_points_at_one(tmp_path: Path) -> None:
     saved: list[tuple[str, int]] = []
     trainer = new_trainer()

@@ -173,9 +173,9 @@ def refuse_another_plan(source: str, found: Mapping[str, Any], mine: Mapping[str
     where `found` comes from.
     """
     before, now = found["plan"], mine["plan"]
-    tokenizer = found["tokenizer"]
+    tokenizer = found.get("tokenizer")  # not in checkpoints of earlier versions
     problems = []
-    if tokenizer != mine["tokenizer"]:
+    if tokenizer not in (None, mine["tokenizer"]):
         message = f"was a {_in_words(tokenizer)} when the checkpoint was written"
         hint = "Give the trainer the same one: tokenizer=..."
         problems.append(Problem(key="tokenizer", message=message, value=_in_words(mine["tokenizer"]), hint=hint))

@@ -213,7 +213,7 @@ class Trainer:
         state = {**self._state(None), "progress": self._progress.to_json(self._built().sums())}
         if (trained := self._trained) is not None:
             is_over = self._progress.stage == len(trained["plan"] or ())
-            state |= {"tokenizer": trained["tokenizer"], "plan": None if is_over else trained["plan"]}
+            state |= {"tokenizer": trained.get("tokenizer"), "plan": None if is_over else trained["plan"]}
         final = apart_in_rehearsal(Path(path).expanduser().resolve())
         write_whole(final, self.model, self._built().optimizer, state)
 

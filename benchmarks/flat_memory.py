@@ -68,10 +68,11 @@ def _closed(cluster: Cluster) -> int:
 
 
 def _of_node(agent: int) -> list[float]:
-    """The agent, the Celery parent, and the largest supervisor with its fork server."""
+    """The agent, the Celery parent with its template, and the largest supervisor with the largest fork server."""
     parent = psutil.Process(agent).children()[0]
-    supervisors = [_held(one, *one.children(recursive=True)) for one in parent.children()]
-    return [_held(psutil.Process(agent)), _held(parent), max(supervisors, default=0.0)]
+    template, *supervisors = sorted(parent.children(), key=psutil.Process.create_time)
+    slot = sum(max(map(_held, processes), default=0.0) for processes in (supervisors, template.children()))
+    return [_held(psutil.Process(agent)), _held(parent, template), slot]
 
 
 def _held(*processes: psutil.Process) -> float:

@@ -128,14 +128,14 @@ def measure_forks(count: int) -> None:
     from highnoon.shared.objective.repetition import Repeats
     from highnoon.shared.objective.trial_task import TrialTask
     from highnoon.workers.trial import huge_pages
-    from highnoon.workers.trial.fork_server import ForkServer
     from highnoon.workers.trial.launch import launch
     from highnoon.workers.trial.output import Output
     from highnoon.workers.trial.process import Assignment
+    from highnoon.workers.trial.template import Template
 
     forked, ready = [], []
     huge_pages.gather()  # as the pool does
-    forks = ForkServer()
+    forks = Template().fork_server({})
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             output = Output(Path(folder, "log"), limit_bytes=10_000, tail_bytes=1_000)

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -69,20 +70,19 @@ class GpuClaim:
 
     uuid: str
     lock: TextIO
+    environ: Mapping[str, str]
+    """Shows a process this GPU alone."""
 
 
 def pin(node: Node) -> GpuClaim | None:
-    """Claims a GPU slot and shows this process and its trials that GPU alone; None where slots are not pinned.
+    """Claims a GPU slot and shows this process that GPU alone; None where slots are not pinned.
 
-    Once for each process, before its fork server and before anything has started CUDA. Raises NoFreeGpu.
+    Once for each process, before anything has started CUDA; its fork server needs `environ` too. Raises NoFreeGpu.
     """
     if not node.gpus:
         return None
     claim = _claimed(node.folder / "gpus", node.gpus)
-    os.environ["CUDA_VISIBLE_DEVICES"] = claim.uuid
-    if node.gpus.count(claim.uuid) > 1:
-        # TensorFlow takes a whole card at its first operation unless it is configured to share it.
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.update(claim.environ)
     event(_log, "gpu", worker=node.worker_id[:8], pid=os.getpid(), gpu=claim.uuid)
     return claim
 
@@ -94,10 +94,18 @@ def _claimed(folder: Path, gpus: tuple[str, ...]) -> GpuClaim:
         for number, uuid in enumerate(gpus):
             lock = _locked(folder / f"{number}.lock")
             if lock is not None:
-                return GpuClaim(uuid, lock)
+                return GpuClaim(uuid, lock, _environ(uuid, is_shared=gpus.count(uuid) > 1))
         if time.monotonic() > deadline:
             raise NoFreeGpu(f"all {len(gpus)} GPU slots of this node are taken")
         time.sleep(0.02)
+
+
+def _environ(uuid: str, *, is_shared: bool) -> dict[str, str]:
+    environ = {"CUDA_VISIBLE_DEVICES": uuid}
+    if is_shared:
+        # TensorFlow takes a whole card at its first operation unless it is configured to share it.
+        environ["TF_FORCE_GPU_ALLOW_GROWTH"] = os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    return environ
 
 
 def _locked(path: Path) -> TextIO | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import stat
@@ -36,6 +37,13 @@ def join_cgroup(procs: str) -> bool:
 def thread_count() -> int:
     """Threads of this process, C and Python alike."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def has_ended(pidfd: int, *, within_s: float = 0.0) -> bool:
+    """Whether the process of this descriptor has ended, or does so within that time."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(within_s * 1000))
 
 
 def is_stopped(pid: int) -> bool:

@@ -41,9 +41,9 @@ from highnoon.workers.gpu_check import flaw_of_forks, uses_gpu
 from highnoon.workers.gpus import GpuClaim, pin
 from highnoon.workers.message_filter import install_message_filter
 from highnoon.workers.node import Node
-from highnoon.workers.supervisor import EndedAttempt, Supervisor
+from highnoon.workers.supervisor import EXIT_REPLACED, EndedAttempt, Supervisor
 from highnoon.workers.trial import huge_pages
-from highnoon.workers.trial.fork_server import ForkServer
+from highnoon.workers.trial.template import Template
 
 _log = logging.getLogger("highnoon.workers.pool")
 
@@ -62,15 +62,19 @@ def run_pool(node: Node) -> int:
     """Runs until a warm shutdown has ended. Returns the exit code."""
     configure(node.settings.log_level)
     _keep_temporary_files_in(node.folder / "tmp")
-    preload(node.settings.preload)
+    with huge_pages.room_for_objects():
+        preload(node.settings.preload)
+        # What the libraries make when they are seeded first, each trial would make again.
+        seed_libraries(0)
     node = replace(_with_gpu_checked(node), environment=EnvironmentRecord.here(_gpus()))
     _make_forks_cheap()
-    _refuse_unsafe_forks(kernel.thread_count())
+    template = Template(node.confinement)
+    _prepare_each_fork(template, kernel.thread_count())
     replace_ended_children_at_once()
     send_events_together()
     install_message_filter(node.folder)
     app = make_app(node.settings.redis_url or "", max_tasks_per_child=node.settings.max_tasks_per_child)
-    register_task(app, node)
+    register_task(app, node, template)
     exit_when_drained(app, node)
     # The images of this product run as an ordinary user; a node that runs as root was meant to.
     warnings.simplefilter("ignore", SecurityWarning)
@@ -102,8 +106,6 @@ def preload(names: tuple[str, ...]) -> None:
 
 def _make_forks_cheap() -> None:
     """Once for all supervisors and trials, which share the result."""
-    # What the libraries make when they are seeded first, each trial would make again.
-    seed_libraries(0)
     # The collectors of the children do not visit frozen objects, so their pages stay shared.
     gc.collect()
     gc.freeze()
@@ -130,8 +132,9 @@ def _gpus() -> list[str]:
 class _Child:
     """A Celery child: hands each message to its supervisor, which is made with the first one."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, template: Template) -> None:
         self._node = node
+        self._template = template
         self._supervisor: Supervisor | None = None
         self._gpu: GpuClaim | None = None
         """Held as long as this process runs."""
@@ -154,8 +157,13 @@ class _Child:
 
     def _begun(self) -> Supervisor:
         self._gpu = self._gpu or pin(self._node)
-        # The fork server first, but for the GPU that its trials see: it must inherit no connection and no thread.
-        return Supervisor(self._node, ForkServer(self._node.confinement))
+        try:
+            forks = self._template.fork_server({} if self._gpu is None else self._gpu.environ)
+        except OSError as error:
+            # The pool replaces this child, and the template before it. The coordinator sends the message again.
+            event(_log, "replaced", level=logging.WARNING, pid=os.getpid(), reason=error)
+            os._exit(EXIT_REPLACED)
+        return Supervisor(self._node, forks)
 
     def _log_refusal(self, message: RunTrial) -> None:
         """Once for each child."""
@@ -164,9 +172,9 @@ class _Child:
             event(_log, "message_refused", level=logging.WARNING, version=message.version, known=PROTOCOL_VERSION)
 
 
-def register_task(app: Celery, node: Node) -> None:
+def register_task(app: Celery, node: Node, template: Template) -> None:
     """The only task, and what a child does at its beginning and its end."""
-    child = _Child(node)  # each process that is forked has its own copy, and the parent runs no task
+    child = _Child(node, template)  # each process that is forked has its own copy, and the parent runs no task
 
     @app.task(name=RUN_TRIAL_TASK, ignore_result=True, throws=(TrialFailed,))  # type: ignore[untyped-decorator]
     def run_trial(**kwargs: Any) -> str:
@@ -197,11 +205,12 @@ def shown_in_flower(ended: EndedAttempt | None) -> str:
     return text if value is None else f"{text} {value:g}" if isinstance(value, float) else f"{text} {value}"
 
 
-def _refuse_unsafe_forks(baseline: int) -> None:
+def _prepare_each_fork(template: Template, baseline: int) -> None:
     """Every child is forked from this process: a thread that was started since could hold a lock in each of them."""
 
     @worker_before_create_process.connect(weak=False)  # type: ignore[untyped-decorator]
     def _check(**_: object) -> None:
+        template.keep_alive()
         threads = kernel.thread_count()
         if threads > baseline or tensorflow_has_run():
             event(_log, "unsafe_fork", level=logging.ERROR, threads=threads, baseline=baseline)

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("highnoon.workers.supervisor")
 
-_EXIT_REPLACED = 71
+EXIT_REPLACED = 71
 """This process ends so that the pool starts another one: a trial would not end, or its fork server is gone."""
 
 _LOOK_S = 0.1
@@ -232,11 +232,11 @@ class Supervisor:
         return outcome
 
     def _leave_if_worn_out(self) -> None:
-        """Ends this process, and the pool starts another one: a second thread forbids another fork server here."""
+        """Ends this process, and the pool starts another one."""
         if self._must_be_replaced or not self._forks.is_alive():
             event(_log, "replaced", level=logging.WARNING, worker=self._node.worker_id[:8], pid=os.getpid())
             self.close()
-            os._exit(_EXIT_REPLACED)
+            os._exit(EXIT_REPLACED)
 
     def _finish(self, started: StartedAttempt, services: TrialServices, outcome: Outcome) -> None:
         """Decides what becomes of the ticket and writes it in one call: the point of no return."""

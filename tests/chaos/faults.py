@@ -82,6 +82,26 @@ def stop_fork_server(world: World, chance: random.Random) -> Hit | None:
 
 
 @fault
+def kill_template(world: World, chance: random.Random) -> Hit | None:
+    """All fork servers of the node go with it."""
+    templates = world.templates()
+    if not templates:
+        return None
+    kill(chance.choice(templates))
+    return Hit()
+
+
+@fault
+def stop_template(world: World, chance: random.Random) -> Hit | None:
+    """For good: its parent must find out."""
+    templates = world.templates()
+    if not templates:
+        return None
+    kill(chance.choice(templates), signal.SIGSTOP)
+    return Hit()
+
+
+@fault
 def kill_supervisor(world: World, chance: random.Random) -> Hit | None:
     slot = _slot(world, chance)
     if slot is None:

@@ -125,11 +125,15 @@ class World:
     def pools(self) -> list[int]:
         return [child.pid for agent in self.agents() for child in _children(agent)]
 
+    def templates(self) -> list[int]:
+        return [child.pid for pool in self.pools() for child in _children(pool) if _children(child.pid)]
+
     def supervisors(self) -> list[int]:
-        return [child.pid for pool in self.pools() for child in _children(pool)]
+        templates = self.templates()
+        return [child.pid for pool in self.pools() for child in _children(pool) if child.pid not in templates]
 
     def fork_servers(self) -> list[int]:
-        return [child.pid for supervisor in self.supervisors() for child in _children(supervisor)]
+        return [child.pid for template in self.templates() for child in _children(template)]
 
     def slots(self) -> list[Slot]:
         return [

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,13 +37,14 @@ from highnoon.workers.monitor.memory_policy import TrialLimits
 from highnoon.workers.monitor.time_limits import TimeLimits
 from highnoon.workers.monitor.trial_memory import TrialMemory
 from highnoon.workers.monitor.trial_monitor import TrialMonitor
-from highnoon.workers.trial import fork_server
+from highnoon.workers.trial import fork_server as fork_servers
 from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.fork_server import ForkServer
 from highnoon.workers.trial.launch import ProcessTrial, ThisProcess, TrialHandle, launch, wait_any
 from highnoon.workers.trial.output import Output
 from highnoon.workers.trial.process import Assignment
 from highnoon.workers.trial.scratch import remove_scratch
+from highnoon.workers.trial.template import Template
 from tests.support import eventually
 
 HERE = Path(__file__).parent.parent
@@ -97,16 +99,22 @@ CANCELLED = Outcome(ending=Ending.CANCELLED, cause="cancelled", message="cancell
 RELEASED = Outcome(ending=Ending.RELEASED, cause="drain", message="handed back")
 
 
+@contextmanager
+def fork_server(confinement: Confinement | None = None) -> Iterator[ForkServer]:
+    """With a template of its own."""
+    with closing(Template(confinement)) as template, closing(template.fork_server({})) as forks:
+        yield forks
+
+
 @dataclass
 class Attempt:
     """One launched trial and all that a test wants to know of it."""
 
     trial: TrialHandle
-    forks: ForkServer
     output: Output
     folder: Path
+    owned: ExitStack
     has_ended: bool = False
-    owns_forks: bool = True
 
     def watch(self, diary: Diary, *, memory: TrialMemory | None = None, **limits: Any) -> Outcome:
         defaults = {"trial_timeout_s": None, "stall_timeout_s": None, "kill_grace_s": 0.3}
@@ -115,8 +123,7 @@ class Attempt:
         finally:
             self.has_ended = self.trial.clean_up(2.0)
             remove_scratch(self.folder / "work")
-            if self.owns_forks:
-                self.forks.close()
+            self.owned.close()
             self.output.close()
 
 
@@ -155,9 +162,10 @@ def begin(
         cgroup=cgroup,
         confinement=confinement,
     )
-    server = forks or ForkServer(confinement)
+    owned = ExitStack()
+    server = forks or owned.enter_context(fork_server(confinement))
     trial = launch(isolation, assignment, output, server)
-    return Attempt(trial=trial, forks=server, output=output, folder=tmp_path, owns_forks=forks is None)
+    return Attempt(trial=trial, output=output, folder=tmp_path, owned=owned)
 
 
 def outcome_of(tmp_path: Path, objective: str, diary: Diary | None = None, **limits: Any) -> Outcome:
@@ -256,7 +264,7 @@ def test_trial_does_not_ask_about_reports_that_are_safe(tmp_path: Path, isolatio
 def test_trial_process_joins_the_next_cgroup_ahead_and_again_only_where_that_failed(tmp_path: Path) -> None:
     # Given a server whose next process shall join a group that is not there yet. A plain file shows who joins.
     procs = tmp_path / "group" / "cgroup.procs"
-    with closing(ForkServer()) as forks:
+    with fork_server() as forks:
         forks.next_cgroup = str(procs)
         begin(tmp_path, "good", forks=forks).watch(Diary())
         # When its trial comes, it joins by itself
@@ -543,41 +551,38 @@ def test_an_objective_that_cannot_be_loaded_is_a_failure_that_names_it(tmp_path:
 
 
 def test_fork_server_that_died_is_noticed_and_forks_nothing() -> None:
-    forks = ForkServer()
-    assert forks.is_alive()
-    os.kill(forks.pid, signal.SIGKILL)
-    eventually(lambda: not forks.is_alive(), what="its end is noticed")
-    ours, theirs = kernel.socket_pair()
-    with ours, theirs, pytest.raises(OSError):
-        forks.fork(theirs, 1)
-    assert forks.wait(forks.pid) is None
-    forks.close()
+    with fork_server() as forks:
+        assert forks.is_alive()
+        os.kill(forks.pid, signal.SIGKILL)
+        eventually(lambda: not forks.is_alive(), what="its end is noticed")
+        ours, theirs = kernel.socket_pair()
+        with ours, theirs, pytest.raises(OSError):
+            forks.fork(theirs, 1)
+        assert forks.wait(forks.pid) is None
 
 
 def test_fork_server_that_is_stopped_while_it_is_asked_is_killed_within_seconds() -> None:
-    forks = ForkServer()
-    os.kill(forks.pid, signal.SIGSTOP)
-    ours, theirs = kernel.socket_pair()
-    began = time.monotonic()
-    with ours, theirs, pytest.raises(TimeoutError):
-        forks.fork(theirs, 1)
-    assert time.monotonic() - began < 0.9 * fork_server._ANSWERS_WITHIN_S, "sooner than one that is only slow"
-    eventually(lambda: not forks.is_alive(), what="it is killed")
-    forks.close()
+    with fork_server() as forks:
+        os.kill(forks.pid, signal.SIGSTOP)
+        ours, theirs = kernel.socket_pair()
+        began = time.monotonic()
+        with ours, theirs, pytest.raises(TimeoutError):
+            forks.fork(theirs, 1)
+        assert time.monotonic() - began < 0.9 * fork_servers._ANSWERS_WITHIN_S, "sooner than one that is only slow"
+        eventually(lambda: not forks.is_alive(), what="it is killed")
 
 
 def test_fork_server_that_is_stopped_between_two_trials_counts_as_dead() -> None:
-    forks = ForkServer()
-    os.kill(forks.pid, signal.SIGSTOP)
-    eventually(lambda: not forks.is_alive(), what="it is noticed without a question")
-    forks.close()
+    with fork_server() as forks:
+        os.kill(forks.pid, signal.SIGSTOP)
+        eventually(lambda: not forks.is_alive(), what="it is noticed without a question")
 
 
 def test_process_that_hangs_before_it_is_ready_is_replaced_and_its_fork_server_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a server whose first process hangs, for instance while it joins its cgroup
-    hung, run = tmp_path / "hung", fork_server.run_forked
+    hung, run = tmp_path / "hung", fork_servers.run_forked
 
     def hangs_once(*arguments: Any) -> NoReturn:
         if not hung.exists():
@@ -587,9 +592,9 @@ def test_process_that_hangs_before_it_is_ready_is_replaced_and_its_fork_server_g
                 signal.pause()
         run(*arguments)
 
-    monkeypatch.setattr(fork_server, "run_forked", hangs_once)
-    monkeypatch.setattr(fork_server, "_READY_WITHIN_S", 1.0)
-    with closing(ForkServer()) as forks:
+    monkeypatch.setattr(fork_servers, "run_forked", hangs_once)
+    monkeypatch.setattr(fork_servers, "_READY_WITHIN_S", 1.0)
+    with fork_server() as forks:
         eventually(lambda: hung.exists() and hung.read_text(), what="it hangs")
         # When a trial comes, then it gets another process
         assert begin(tmp_path, "good", forks=forks).watch(Diary()).ending is Ending.COMPLETED
@@ -599,18 +604,17 @@ def test_process_that_hangs_before_it_is_ready_is_replaced_and_its_fork_server_g
 
 def test_fork_server_that_no_signal_ends_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """It hangs in the kernel: each further trial would wait for it as long, and be lost."""
-    monkeypatch.setattr(fork_server, "_LOOK_S", 0.1)
-    monkeypatch.setattr(fork_server, "_ANSWERS_WITHIN_S", 0.2)
-    monkeypatch.setattr(fork_server._Server, "obey", lambda self: signal.pause() or True)
-    forks = ForkServer()
+    monkeypatch.setattr(fork_servers, "_LOOK_S", 0.1)
+    monkeypatch.setattr(fork_servers, "_ANSWERS_WITHIN_S", 0.2)
+    monkeypatch.setattr(fork_servers._Server, "obey", lambda self: signal.pause() or True)
     ours, theirs = kernel.socket_pair()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "kill", lambda pid, signum: None)
-        with ours, theirs, pytest.raises(TimeoutError):
-            forks.fork(theirs, 1)
-        assert not forks.is_alive()
-    os.kill(forks.pid, signal.SIGKILL)
-    forks.close()
+    with fork_server() as forks:
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "pidfd_send_signal", lambda pidfd, signum: None)
+            with ours, theirs, pytest.raises(TimeoutError):
+                forks.fork(theirs, 1)
+            assert not forks.is_alive()
+        os.kill(forks.pid, signal.SIGKILL)
 
 
 def test_trial_that_has_no_group_of_its_own_yet_is_killed_all_the_same() -> None:
@@ -625,21 +629,83 @@ def test_trial_that_has_no_group_of_its_own_yet_is_killed_all_the_same() -> None
     child.returncode = 0
 
 
-def test_a_supervisor_that_dies_takes_its_trial_with_it(tmp_path: Path) -> None:
-    # Given a supervisor process with a running trial
-    note = tmp_path / "trial.pid"
-    supervisor = os.fork()
-    if supervisor == 0:
-        attempt = begin(tmp_path, "hangs")
-        note.write_text(str(attempt.trial.pid))
-        signal.pause()
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_supervisor_that_dies_takes_its_trial_with_it_and_no_other(tmp_path: Path, is_stopped: bool) -> None:
+    # Given the template of two supervisors, each with a running trial
+    with closing(Template()) as template:
+        first, second = (supervisor_of_a_trial(template, tmp_path / name) for name in ("first", "second"))
+        # When one is killed, perhaps with a fork server that cannot notice it
+        if is_stopped:
+            os.kill(first.fork_server, signal.SIGSTOP)
+        os.kill(first.pid, signal.SIGKILL)
+        os.waitpid(first.pid, 0)
+        # Then its trial and its fork server are gone, the other's are not
+        eventually(lambda: identify(first.trial) is None, what="the trial is gone")
+        eventually(lambda: identify(first.fork_server) is None, what="the fork server is gone")
+        assert identify(second.trial) is not None and identify(second.fork_server) is not None
+        # And when the template ends, nothing is left
+        template.close()
+        eventually(lambda: identify(second.trial) is None, what="the other trial is gone")
+    os.kill(second.pid, signal.SIGKILL)
+    os.waitpid(second.pid, 0)
+
+
+def test_fork_server_that_dies_is_collected_and_its_supervisor_may_have_another() -> None:
+    with closing(Template()) as template:
+        for _ in range(3):
+            with closing(template.fork_server({"TEST_SHOWN": "1"})) as forks:
+                os.kill(forks.pid, signal.SIGKILL)
+                eventually(lambda forks=forks: not Path(f"/proc/{forks.pid}").exists(), what="no zombie is left")
+        with closing(template.fork_server({})) as forks:
+            assert forks.is_alive()
+
+
+def test_a_template_that_was_stopped_goes_on_and_one_that_died_is_replaced() -> None:
+    with closing(Template()) as template:
+        first = template.pid
+        os.kill(first, signal.SIGSTOP)
+        eventually(lambda: kernel.is_stopped(first), what="it is stopped")
+        template.keep_alive()
+        with closing(template.fork_server({})) as forks:
+            assert forks.is_alive() and template.pid == first
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: identify(first) is None, what="it is dead")
+        with pytest.raises(OSError):
+            template.fork_server({})
+        template.keep_alive()
+        with closing(template.fork_server({})) as forks:
+            assert forks.is_alive() and template.pid != first
+
+
+def test_a_trial_has_no_descriptor_of_another_process(tmp_path: Path) -> None:
+    """By one it could signal another slot's supervisor."""
+    with closing(Template()) as template, closing(template.fork_server({})) as first:
+        assert begin(tmp_path / "first", "good", forks=first).watch(Diary()).ending is Ending.COMPLETED
+        with closing(template.fork_server({"TEST_SHOWN": "1"})) as second:
+            tail = begin(tmp_path / "second", "shows_descriptors", forks=second).watch(Diary()).log_tail
+    assert "TEST_SHOWN 1" in tail and "pidfd" not in tail
+
+
+@dataclass(frozen=True)
+class RunningSupervisor:
+    pid: int
+    fork_server: int
+    trial: int
+
+
+def supervisor_of_a_trial(template: Template, folder: Path) -> RunningSupervisor:
+    """In a process of its own."""
+    folder.mkdir()
+    note = folder / "note"
+    pid = os.fork()
+    if pid == 0:
+        with suppress(BaseException):
+            forks = template.fork_server({})
+            note.write_text(f"{forks.pid} {begin(folder, 'hangs', forks=forks).trial.pid} .")
+            signal.pause()
         os._exit(0)
-    trial = int(eventually(lambda: note.exists() and note.read_text()))
-    # When it is killed
-    os.kill(supervisor, signal.SIGKILL)
-    os.waitpid(supervisor, 0)
-    # Then the kernel ends the trial
-    eventually(lambda: identify(trial) is None, what="the trial is gone")
+    words = eventually(lambda: note.exists() and note.read_text().endswith(".") and note.read_text().split())
+    return RunningSupervisor(pid, int(words[0]), int(words[1]))
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "none"])

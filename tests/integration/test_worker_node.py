@@ -142,7 +142,7 @@ def test_drained_node_finishes_running_trials_and_starts_nothing_and_so_does_one
     wait_for_slots(cluster, 2)
     agent = psutil.Process(node.pid)
     others = agent.children(recursive=True)
-    assert len(others) == 1 + 2 + 2 + 2, "a pool, two supervisors, two fork servers, two trials"
+    assert len(others) == 2 + 2 + 2 + 2, "a pool, its template, two supervisors, two fork servers, two trials"
     agent.terminate()
     eventually(lambda: state_of(books, node) == WorkerState.DRAINING, what="the database has it as draining")
     for other in others:

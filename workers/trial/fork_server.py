@@ -1,8 +1,8 @@
-"""The fork server of a slot: an idle copy of its supervisor, which forks the trials.
+"""The fork server of a slot: an idle copy of the node's template, which forks the trials.
 
 A fork write-protects all memory of the process that forks, and its own work then copies page after page. A supervisor
-works a lot between two trials, so it forks once, while it has neither a connection nor a second thread; from then on
-that copy forks for it. It inherits the warm imports and changes next to nothing.
+works a lot between two trials, so it has another process fork for it, which inherits the warm imports and changes next
+to nothing.
 
 Trials are the server's children, so only it can read how they ended. It dies with its supervisor, and its trials too.
 What a trial leaves, also a daemon in a session of its own, becomes the server's child and ends with the trial.
@@ -21,12 +21,13 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
 from highnoon.shared.runtime.processes import adopt_orphans, die_with_parent
 from highnoon.workers import kernel
-from highnoon.workers.trial.confinement import Confinement, prepared
+from highnoon.workers.trial.confinement import Confinement
 from highnoon.workers.trial.process import run_forked
 
 _FORK, _WAIT = b"F", b"W"
@@ -40,45 +41,36 @@ _MOST_BYTES = 8192
 _ANSWERS_WITHIN_S = 10.0
 _READY_WITHIN_S = 4.0
 """How long the server waits for a process that should be ready: twice, within its time for an answer."""
+_ENDS_WITHIN_S = 5.0
 _LOOK_S = 1.0
 """How often a supervisor that waits for an answer looks whether the server was stopped by a signal."""
 
 
 class ForkServer:
-    """The supervisor's end of one server.
+    """The supervisor's end of one server. See `Template.fork_server`."""
 
-    Make it before threads, connections and TensorFlow's runtime: every trial inherits what this process holds then.
-    """
-
-    def __init__(self, confinement: Confinement | None = None) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, orders: socket.socket) -> None:
+        """With the end of `orders` on which a new server presents itself. Raises OSError when it has died before."""
+        self._socket = orders
         # A server that is stopped or hangs counts as dead: its supervisor must not wait for it.
+        self._socket.settimeout(_ANSWERS_WITHIN_S)
+        greeting, descriptors, _, _ = socket.recv_fds(orders, _PID.size, 1)
+        if not descriptors:
+            raise ConnectionResetError("the fork server has died at its start")
+        (self.pid,) = _PID.unpack(greeting)
+        (self._pidfd,) = descriptors
         self._socket.settimeout(_LOOK_S)
         self._has_hung = False
         self.next_cgroup: str | None = None
         """The file by which the process forked after the next end joins its cgroup: a trial would wait for that."""
-        supervisor = os.getpid()
-        if confinement is not None:
-            prepared(confinement)  # for all of its trials
-        self.pid = os.fork()
-        if self.pid == 0:
-            _serve(theirs, supervisor, confinement)
-        theirs.close()
 
     def is_alive(self) -> bool:
-        """False once it has died, is stopped, or gave no answer: it may hang in the kernel, where no signal ends it.
-
-        It cannot be replaced: this process has a second thread by now.
-        """
-        if self._has_hung:
+        """False once it has died, is stopped, or gave no answer: it may hang in the kernel, where no signal ends it."""
+        if self._has_hung or kernel.has_ended(self._pidfd):
             return False
-        try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
-        except ChildProcessError:
-            return False
-        if pid and os.WIFSTOPPED(status):
-            os.kill(self.pid, signal.SIGKILL)
-        return not pid
+        if kernel.is_stopped(self.pid):
+            self._give_up()
+        return not self._has_hung
 
     def fork(self, end: socket.socket, output: int) -> int:
         """A new trial process with this end of its pipe and this descriptor for what it prints. Raises OSError."""
@@ -99,16 +91,20 @@ class ForkServer:
     def close(self) -> None:
         """Ends the server and whatever it has forked."""
         self._socket.close()
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        kernel.has_ended(self._pidfd, within_s=_ENDS_WITHIN_S)
+        os.close(self._pidfd)
+
+    def _give_up(self) -> None:
+        self._has_hung = True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _ask(self, order: bytes, *descriptors: int) -> bytes:
         try:
             socket.send_fds(self._socket, [order], list(descriptors))
             answer = self._answer()
         except TimeoutError:
-            self._has_hung = True
-            os.kill(self.pid, signal.SIGKILL)
+            self._give_up()
             raise
         if not answer:
             raise ConnectionResetError("the fork server is gone")
@@ -125,24 +121,35 @@ class ForkServer:
                     raise
 
 
-def _serve(orders: socket.socket, supervisor: int, confinement: Confinement | None) -> NoReturn:
-    """The server, to its end."""
+def serve(orders: socket.socket, parent: int, confinement: Confinement | None, environ: Mapping[str, str]) -> NoReturn:
+    """The server, to its end; in the child of a fork of `parent`."""
     try:
-        die_with_parent(signal.SIGKILL)
-        if os.getppid() == supervisor:
-            # A signal to every process of the node is for the agent; this one ends with its supervisor.
-            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(signum, signal.SIG_IGN)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            kernel.release_inherited(keep=(orders.fileno(),))
-            adopt_orphans()
-            # The collectors of the trials do not visit frozen objects, so their pages stay shared.
-            gc.freeze()
-            server = _Server(orders, confinement)
-            while server.obey():
-                continue
+        become_idle_copy(parent, keep=orders)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        adopt_orphans()
+        for name, value in environ.items():
+            os.environ[name] = value
+        itself = os.pidfd_open(os.getpid())
+        socket.send_fds(orders, [_PID.pack(os.getpid())], [itself])
+        os.close(itself)
+        server = _Server(orders, confinement)
+        while server.obey():
+            continue
     finally:
         os._exit(0)
+
+
+def become_idle_copy(parent: int, keep: socket.socket) -> None:
+    """In the child of a fork: a process that does nothing but fork, and ends with its parent."""
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    # A signal to every process of the node is for the agent; this one ends with its parent.
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    kernel.release_inherited(keep=(keep.fileno(),))
+    # The collectors of the trials do not visit frozen objects, so their pages stay shared.
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)

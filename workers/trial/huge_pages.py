@@ -9,13 +9,37 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LARGE_BYTES = 2 << 20
 """The size on x86-64 and on 64-bit ARM with pages of 4 kB; elsewhere the kernel refuses the request."""
 
+_ROOM_BYTES = 200 << 20
+"""A little more than the Python objects of TensorFlow's and Keras' imports take."""
+
+_ARENA_BYTES = 1 << 20
+"""Python asks the kernel for memory for small objects in pieces of this size, and gives one back when it is empty."""
+
+_BLOCK_BYTES = 448
+"""Of an object in such a piece; those over 512 bytes are elsewhere."""
+
 _COLLAPSE = 25
 """MADV_COLLAPSE, Linux 6.1; does not depend on the machine's setting for large pages."""
+
+
+@contextmanager
+def room_for_objects() -> Iterator[None]:
+    """Keeps the Python objects made within it side by side.
+
+    Each library that is imported is mapped between the pieces of memory that Python has for its objects, and most of
+    those are smaller than a large page. Here the pieces are taken before the imports; what stays empty is given back.
+    """
+    blocks = [bytes(_BLOCK_BYTES) for _ in range(_ROOM_BYTES // _BLOCK_BYTES)]
+    one_of_each = {id(block) // _ARENA_BYTES: block for block in blocks}
+    del blocks
+    yield
+    one_of_each.clear()
 
 
 def gather(kernel: Path = Path("/proc/self")) -> int:

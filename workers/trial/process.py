@@ -103,7 +103,8 @@ def run_forked(
         os.setsid()
         kernel.release_inherited(keep=(orders.fileno(),))
         joined = cgroup if cgroup is not None and kernel.join_cgroup(cgroup) else None
-        _lift_limits_of_billiard()
+        # Its own: with that of another trial it could run code in the processes that multiprocessing starts for it.
+        multiprocessing.process.current_process().authkey = os.urandom(32)
         forget_exit_functions()
         ruleset = None if confinement is None else begun(confinement)
         end, output = _awaited(orders)
@@ -235,18 +236,3 @@ def _shorter(scratch: Path) -> str:
     link.symlink_to(scratch)
     (scratch / SHORT_PATH).symlink_to(link.parent)
     return str(link)
-
-
-def _lift_limits_of_billiard() -> None:
-    """It makes its children daemons, which may have no children, and gives them a key of its own type, which
-    multiprocessing cannot send to a child that it spawns: data loaders need both."""
-    module: Any = multiprocessing.process
-    config = module.current_process()._config
-    config["daemon"] = False
-    config["authkey"] = module.AuthenticationString(os.urandom(32))
-    sys.exit = _system_exit
-
-
-def _system_exit(status: object = None, /) -> NoReturn:
-    """Python's own `sys.exit`, which billiard replaces in its children."""
-    raise SystemExit(status)

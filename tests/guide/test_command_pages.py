@@ -35,7 +35,7 @@ _TIME = re.compile(r"\b\d+:\d\d(?::\d\d)?\b|\b\d+\.\d s\b")
 _RUNS_SOMETHING = {"start", "submit", "init-deploy"}
 """What these do is tested where it belongs: test_start, test_lifecycle, test_examples, test_init_deploy."""
 
-_MADE_BY_READERS = {"first"}
+_MADE_BY_READERS = {"first", "quickstart"}
 """Studies that a reader makes on the page."""
 
 Call = Callable[..., Answer]

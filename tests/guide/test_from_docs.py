@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -149,13 +150,20 @@ def test_the_readmes_study_runs_in_python_and_in_a_file(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     page = (DOCS.parent / "README.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
-    names = run(code)
+    names = run(code, __name__="__main__")
     assert len(names["hpo"].trials) == 12 and set(names["best"]) == {"learning_rate", "dropout"}
 
-    (tmp_path / "train.py").write_text(code.partition("\nhpo = ")[0])
+    (tmp_path / "train.py").write_text(code)
+    assert "hpo" not in runpy.run_path(str(tmp_path / "train.py"), run_name="train"), "a worker's import runs no study"
     (tmp_path / "study.toml").write_text(re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0])
     spec = load_study_file(tmp_path / "study.toml")
     assert set(spec.search_space) == set(names["best"])
+
+
+def test_pages_for_beginners_name_their_studies_differently() -> None:
+    pages = [(DOCS.parent / "README.md").read_text(), (DOCS / "getting-started.md").read_text()]
+    names = [re.findall(r'^name = "(.+)"$', page, re.MULTILINE) for page in pages]
+    assert len({*names[0], *names[1]}) == 2, "one folder may hold both"
 
 
 def test_the_example_of_the_study_file_page_is_one(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ class HPOTrialManager(StudyResults):
         return self._study
 
     def _results(self) -> OptunaStudy:
-        """The study, to read it. Raises UnknownStudy when it does not exist yet."""
+        """The study, to read it. Raises UnknownStudy where its storage has none yet; in memory it is made."""
         if is_trial_process() and os.getpid() != self._pid:
             raise UserInputError(
                 "results: this trial runs in a process of its own, without any database. Read them where optimize() "

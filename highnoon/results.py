@@ -120,7 +120,7 @@ class ReadStudy(ABC):
 
     @property
     def study(self) -> Any:
-        """Optuna's own study, for its plots and its other functions. Raises UnknownStudy when it does not exist yet."""
+        """Optuna's own study, for plots and its other functions. Raises UnknownStudy where its storage has none yet."""
         return self._results().optuna_study
 
     def trials_dataframe(self, *args: Any, **options: Any) -> Any:

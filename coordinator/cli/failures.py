@@ -136,15 +136,18 @@ def _place(attempt: AttemptSummary) -> tuple[int, int]:
     return attempt.ticket_id, attempt.attempt
 
 
-def report_end(study: StudySummary, access: Access, console: Console) -> Exit:
-    """OK only when there is a best trial and the study was not cancelled."""
+def report_end(study: StudySummary, access: Access, console: Console, *, since: float = 0.0) -> Exit:
+    """OK only when there is a best trial and the study was not cancelled.
+
+    Lists the failures from `since` on, by the clock of the database.
+    """
     record = study.record
     assert record is not None, "only a study of the ledger is watched"
     # Not those that went well: of a large study they are a gigabyte, with what they printed.
     attempts = access.studies.attempts(record.id, endings=WENT_WRONG)
     front = access.store.view(record.name).best()
     console.print()
-    _say_failures(attempts, console)
+    _say_failures([attempt for attempt in attempts if (attempt.ended_at or since) >= since], console)
     if not front or record.state is StudyState.CANCELLED:
         _say_no_result(record, attempts, access, console)
         return Exit.NO_RESULT

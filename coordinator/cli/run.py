@@ -107,6 +107,7 @@ def submit(
     console = open_console(stderr=json)
     with ledger(settings) as access:
         upload_code(spec, code, access, settings, is_embedded=is_embedded(settings))
+        began = access.studies.clock()
         submission = submit_study(with_git(spec), access)
         name = submission.record.name
         if json:
@@ -133,7 +134,8 @@ def submit(
             if ended is None:
                 say(console, f"a callback stopped it: study {name} is paused, and what runs ends by itself")
                 raise typer.Exit(Exit.INTERRUPTED)
-            raise typer.Exit(report_end(ended, access, console))
+            since = 0.0 if submission.record.is_over else began
+            raise typer.Exit(report_end(ended, access, console, since=since))
 
 
 def execute(command: ShellCommand) -> None:

@@ -47,6 +47,7 @@ def coordinate(
         if access is None or broker is None:
             return Exit.INTERRUPTED
         counters = connections.enter_context(served_metrics(settings, database=access.database, broker=broker))
+        began = access.studies.clock()
         submission = None if options.spec is None else submit(with_git(options.spec), access)
         if submission is not None:
             _say_submission(submission, access, console)
@@ -66,7 +67,7 @@ def coordinate(
         if standing is None:
             say(console, "interrupted: the same command goes on where this one ended")
             return Exit.INTERRUPTED
-        return report_end(standing, access, console)
+        return report_end(standing, access, console, since=0.0 if submission.record.is_over else began)
 
 
 def _say_submission(submission: Submission, access: Access, console: Console) -> None:

@@ -122,6 +122,8 @@ def test_a_start_whose_every_trial_fails_says_why(cluster: Cluster) -> None:
         books.assert_balanced("hopeless", 3)
         shown = list(notes(books.attempts("hopeless")).values())
     assert shown == ["exception: ZeroDivisionError: division by zero"] * 3
+    start = following(cluster, "start", str(cluster.write("raises", 4, name="hopeless")))
+    assert "\n1 attempt failed, by cause:\n  1 x exception" in "".join(start.communicate(timeout=200))
 
 
 def test_ctrl_c_leaves_and_the_study_goes_on(cluster: Cluster) -> None:

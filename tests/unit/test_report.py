@@ -221,7 +221,7 @@ def test_json_is_strict_where_numbers_are_not() -> None:
 
 def test_report_of_a_study_has_a_trials_colours_in_a_terminal_only() -> None:
     study: Any = SimpleNamespace(record=SimpleNamespace(id=1, name="digits", state=StudyState.FINISHED, spec={}))
-    failed = [attempt(0, Ending.FAILED, message="no", log_tail="\x1b[31mred\x1b[0m lines")]
+    failed = [attempt(0, Ending.FAILED, message="no", log_tail="\x1b[31mred\x1b[0m lines", ended_at=1.0)]
     access: Any = SimpleNamespace(
         studies=SimpleNamespace(attempts=lambda *_, **__: failed),
         store=SimpleNamespace(view=lambda _: SimpleNamespace(best=list)),
@@ -230,6 +230,9 @@ def test_report_of_a_study_has_a_trials_colours_in_a_terminal_only() -> None:
     console = pipe()
     assert report_end(study, access, console) is Exit.NO_RESULT
     assert "  | red lines\n" in written(console)
+    console = pipe()
+    assert report_end(study, access, console, since=2.0) is Exit.NO_RESULT
+    assert "by cause" not in written(console) and "the last failure:" in written(console)
 
 
 def test_failures_are_one_line_per_distinct_cause_the_most_frequent_first() -> None:

@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from highnoon.shared.domain.errors import ABSENT, HighNoonError, InvalidInput, Problem, ServiceUnavailable
+from highnoon.shared.domain.errors import HighNoonError, InvalidInput, Problem, ServiceUnavailable, nearest
+from highnoon.shared.domain.validation import problem_of
 from highnoon.shared.views.formats import plural
 from highnoon.webui import api, assets, login_pages, pages, study_comparison, study_pages, trial_pages
 from highnoon.webui.app_state import AppState
@@ -109,8 +110,8 @@ async def _answer(request: Request, error: Exception) -> Response:
             details = {404: "There is no such page.", 405: "This address does not take this method."}
             status, detail = error.status_code, details.get(error.status_code, str(error.detail))
         case RequestValidationError():
-            status, detail = 422, "The request has mistakes."
-            problems = [_problem(found) for found in error.errors()]
+            problems = [_problem(found, request) for found in error.errors()]
+            status, detail = 422, plural(len(problems), "mistake")
         case _:
             _log.error("action=request_failed path=%s", path, exc_info=error)
             status, detail = 500, "This is a bug of the dashboard. Its log has the details."
@@ -120,9 +121,12 @@ async def _answer(request: Request, error: Exception) -> Response:
     return error_page(request, status, detail, problems)
 
 
-def _problem(found: Mapping[str, Any]) -> Problem:
+def _problem(found: Mapping[str, Any], request: Request) -> Problem:
     """What FastAPI has found wrong with a request."""
     if found["type"] == "json_invalid":
         return Problem(key="body", message=f"is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}")
-    value = ABSENT if found["type"] == "missing" else found.get("input")
-    return Problem(key=".".join(map(str, found["loc"][1:])) or "body", message=found["msg"], value=value)
+    key = tuple(map(str, found["loc"][1:])) or ("body",)
+    hint = ""
+    if found["type"] == "extra_forbidden":
+        hint = nearest(key[-1], request.scope["route"].body_field.field_info.annotation.model_fields)
+    return problem_of(found, key, hint)

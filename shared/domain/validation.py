@@ -37,8 +37,10 @@ _SENTENCES = {
     "list_type": "must be a list",
     "literal_error": "must be {expected}",
     "missing": "is missing",
+    "model_attributes_type": "must be an object",
     "model_type": "must be a name, or a table with a name",
     "string_type": "must be text",
+    "too_long": "must have at most {max_length}",
     "too_short": "must have at least {min_length}",
 }
 
@@ -58,16 +60,22 @@ def problems_in(error: ValidationError, written: object, hint_for: Callable[[Key
 
 
 def _problem(detail: dict[str, Any], written: object, hint_for: Callable[[Key, str], str]) -> Problem:
-    kind, context = detail["type"], detail.get("ctx", {})
+    kind = detail["type"]
     if kind == "problem":
-        problem: Problem = context["problem"]
+        problem: Problem = detail["ctx"]["problem"]
         return problem
     key = _written_key(detail["loc"], written)
+    return problem_of(detail, key, hint_for(key, kind))
+
+
+def problem_of(detail: Mapping[str, Any], key: Key, hint: str) -> Problem:
+    """One of pydantic's errors in our words; without a hint with the one for its kind."""
+    kind, context = detail["type"], detail.get("ctx", {})
     return Problem(
         key=".".join(key),
         message=sentence_for(kind, context) or detail["msg"],
         value=ABSENT if kind == "missing" else detail["input"],
-        hint=hint_for(key, kind) or _hint(kind, key, detail["input"], context),
+        hint=hint or _hint(kind, key, detail["input"], context),
     )
 
 

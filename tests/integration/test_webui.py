@@ -744,6 +744,18 @@ def test_errors_of_the_api_have_values_only_where_something_was_written(visitor:
     assert missing["key"] == "params" and "value" not in missing
 
 
+def test_errors_of_the_api_name_the_nearest_valid_key_or_choice(visitor: Visitor, mine: str) -> None:
+    slip = visitor.api("PATCH", f"/studies/{mine}", json={"sate": "paused"}).json()
+    choice = visitor.api("GET", f"/studies/{mine}/export/best?format=tml").json()
+    assert (slip["detail"], choice["detail"]) == ("1 mistake", "1 mistake")
+    assert slip["errors"] == [
+        {"key": "sate", "message": "is not a known key", "value": "paused", "hint": "Did you mean state?"}
+    ]
+    (choice,) = choice["errors"]
+    assert (choice["key"], choice["hint"]) == ("format", "Did you mean toml?")
+    assert choice["message"] == "must be 'json', 'yaml', 'toml', 'python' or 'env'"
+
+
 def test_every_wrong_value_of_a_change_is_named_before_anything_is_changed(visitor: Visitor, mine: str) -> None:
     change = {"priority": 0, "max_running": -1, "note": "x" * 10_001, "tags": ["a,b", ""], "add_trials": 1}
     refused = visitor.api("PATCH", f"/studies/{mine}", json=change).json()

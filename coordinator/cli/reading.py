@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from highnoon.coordinator.cli.command_io import ledger, mistake
+from highnoon.coordinator.cli.command_io import ledger
 from highnoon.shared.domain.errors import UnknownStudy
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ Storage = Annotated[
     str | None,
     typer.Option(help="Read any database of Optuna studies instead, such as sqlite:///hpo.db.", metavar="URL"),
 ]
-
-_SQLITE = "sqlite:///"
 
 
 class Reader:
@@ -136,12 +133,10 @@ def reading(storage: str | None) -> Iterator[Reader]:
         with ledger() as access:
             yield Reader(access)
         return
-    from highnoon.shared.runtime.urls import normalise
+    from highnoon.shared.runtime.urls import existing
     from highnoon.shared.store.optuna_store import OptunaStore, quiet
 
-    url = normalise(storage, key="--storage")
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE).partition("?")[0]).is_file():
-        raise mistake("--storage", "there is no such file", storage)
+    url = existing(storage, key="--storage")
     quiet()
     if url.startswith("postgresql"):
         from highnoon.shared.store.access import opened

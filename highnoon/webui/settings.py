@@ -16,7 +16,7 @@ from highnoon.shared.domain.errors import InvalidInput, Problem
 from highnoon.shared.domain.states import StrEnum
 from highnoon.shared.runtime.secret_files import SHORTEST_TOKEN, kept_token, with_secret_files
 from highnoon.shared.runtime.settings import Settings, is_service_link, load_settings
-from highnoon.shared.runtime.urls import host_name, is_loopback, normalise
+from highnoon.shared.runtime.urls import existing, host_name, is_loopback
 
 TOKEN_FILE = "webui-token"  # noqa: S105 - the file's name
 NAMED_TOKENS = "HIGHNOON_WEBUI_TOKENS"
@@ -101,7 +101,7 @@ def web_settings(
     alone = is_loopback(host) and not named
     return WebSettings(
         home=general.home,
-        database_url=normalise(storage) if storage is not None else general.database_url,
+        database_url=existing(storage, key="storage") if storage is not None else general.database_url,
         tokens=_tokens(holders, general.home, needed=not alone),
         hosts=(named | LOOPBACK_HOSTS) if named or alone else frozenset(),
         objectives=general.objectives or (),

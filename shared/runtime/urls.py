@@ -11,6 +11,7 @@ import ipaddress
 import re
 from difflib import get_close_matches
 from importlib.util import find_spec
+from pathlib import Path
 
 from highnoon.shared.domain.errors import InvalidInput, Problem
 
@@ -45,6 +46,15 @@ def normalise(url: str, *, key: str = "url") -> str:
         hint = 'pip install "highnoon-hpo[mysql]"'
         raise InvalidInput.of("storage", key, "needs pymysql", value=masked(url), hint=hint)
     return f"{_DRIVERS[dialect]}://{rest}" if driver is None else f"{_explicit(dialect, driver)}://{rest}"
+
+
+def existing(url: str, *, key: str) -> str:
+    """As `normalise`, for a database to read. Raises InvalidInput for an SQLite file that is missing, too."""
+    address = normalise(url, key=key)
+    path = address.removeprefix("sqlite:///")
+    if path != address and not Path(path.partition("?")[0]).is_file():
+        raise InvalidInput.of("storage", key, "there is no such file", value=masked(url))
+    return address
 
 
 def masked(url: str) -> str:

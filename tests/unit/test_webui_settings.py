@@ -43,6 +43,14 @@ def test_everything_else_asks_for_a_token_that_is_kept(host: str, tmp_path: Path
     assert stat.S_IMODE((tmp_path / TOKEN_FILE).stat().st_mode) == 0o600
 
 
+def test_a_database_that_is_a_missing_file_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="storage: there is no such file") as refused:
+        web_settings(host="127.0.0.1", storage=f"sqlite:///{tmp_path}/slip.db", environ={})
+
+    assert refused.value.problems[0].value == f"sqlite:///{tmp_path}/slip.db"
+    assert not (tmp_path / "slip.db").exists()
+
+
 def test_a_proxy_in_front_of_loopback_asks_for_a_token_too(tmp_path: Path) -> None:
     result = settings(tmp_path, HIGHNOON_WEBUI_HOSTS="hpo.example.org, other")
 
@@ -158,7 +166,7 @@ def test_entries_of_proxies_that_uvicorn_would_ignore_are_refused(
 def test_a_storage_wins_over_the_environment(tmp_path: Path) -> None:
     result = web_settings(
         host="127.0.0.1",
-        storage="sqlite:///hpo.db",
+        storage="postgresql://u:p@other/d",
         environ={"HIGHNOON_HOME": str(tmp_path), "HIGHNOON_DATABASE_URL": "postgresql://u:p@h/d"},
     )
-    assert result.database_url == "sqlite:///hpo.db"
+    assert result.database_url == "postgresql+psycopg2://u:p@other/d"

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from highnoon.shared.domain.artifact import Checkpoint
-from highnoon.shared.domain.errors import InvalidInput, Problem, StudyConflict, UserInputError, WorkerConflict
+from highnoon.shared.domain.errors import (
+    InvalidInput,
+    Problem,
+    StudyConflict,
+    UserInputError,
+    WorkerConflict,
+    did_you_mean,
+)
 from highnoon.shared.domain.extension import Extension, setting_problems
 from highnoon.shared.domain.scalars import choice, plain
-from highnoon.shared.domain.states import GIVEN_UP, TicketState
+from highnoon.shared.domain.states import GIVEN_UP, TicketState, TrialState
 from highnoon.shared.domain.study import MOST_TRIALS, StudySpec, validate
-from highnoon.shared.domain.trial import Params, ParamValue
+from highnoon.shared.domain.trial import Params, ParamValue, Trial
 from highnoon.shared.runtime.data_dir import attach
 from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_queries import AttemptQueries
@@ -132,6 +139,9 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
         raise StudyConflict(f"study {record.name!r} runs each point {spec.repeats} times: none of its trials can go on")
     trial, checkpoint = study.trial(number), _checkpoint_of(access, record, spec, number)
     values = {name: choice(value) for name, value in given.items()}
+    earlier = study.extension(number)
+    if problems := _unintended(values, trial, {} if earlier is None else earlier.settings):
+        raise InvalidInput("extend trial", problems)
     params = {**trial.params, **{name: value for name, value in values.items() if name in spec.search_space}}
     further = {name: value for name, value in values.items() if name not in spec.search_space}
     if spec.sampler.is_exhaustive:
@@ -174,6 +184,19 @@ def reinstate(access: Access, worker: Worker) -> None:
         raise WorkerConflict(
             f"the worker on {worker.host} is {worker.state}, and only one in quarantine can be taken back"
         )
+
+
+def _unintended(values: Mapping[str, ParamValue], trial: Trial, settings: Mapping[str, ParamValue]) -> list[Problem]:
+    """What would train a complete trial again without a change, and names near one that the trial was set before."""
+    known = {**trial.params, **settings}
+    if trial.state is TrialState.COMPLETE and values and values.items() <= known.items():
+        message = f"has this value in trial {trial.number} already, which is complete"
+        return [Problem(key=name, message=message, value=value) for name, value in values.items()]
+    return [
+        Problem(key=name, message=f"is no setting of trial {trial.number}", value=value, hint=hint)
+        for name, value in values.items()
+        if name not in known and (hint := did_you_mean(name, settings.keys() - values.keys()))
+    ]
 
 
 def _checkpoint_of(access: Access, record: StudyRecord, spec: StudySpec, number: int) -> Checkpoint:

@@ -236,6 +236,22 @@ def test_settings_that_are_parameters_replace_them_within_their_domain(ledger: L
     assert lease.extension is not None and lease.extension.settings == {"warmup": 0}
 
 
+def test_settings_that_change_nothing_and_slips_of_earlier_ones_are_refused(ledger: Ledger, store: FileStore) -> None:
+    # Given a trial that was trained longer, up to epoch 20
+    study = study_of(ledger)
+    with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")
+    extend_trial(ledger.access, study, 0, {"epochs": 20})
+    with_checkpoint(ledger, store, ledger.tickets(study)[1], "c1")
+
+    # Then the same again is refused, and a slip unless the earlier setting is given as well
+    with pytest.raises(InvalidInput, match=r"epochs: has this value in trial 1 already, which is complete \(got 20\)"):
+        extend_trial(ledger.access, study, 1, {"epochs": 20})
+    with pytest.raises(InvalidInput, match=r"epoch: is no setting of trial 1 \(got 30\)\. Did you mean epochs\?"):
+        extend_trial(ledger.access, study, 1, {"epoch": 30})
+    assert len(ledger.tickets(study)) == 2
+    extend_trial(ledger.access, study, 1, {"epochs": 20, "warmup_epochs": 3})
+
+
 def test_studies_that_cannot_train_longer_say_so(ledger: Ledger, store: FileStore) -> None:
     study = study_of(ledger, repeats=3)
     with_checkpoint(ledger, store, ledger.tickets(study)[0], "c0")

@@ -14,6 +14,7 @@ from highnoon.shared.memory.cores import usable_cores
 from highnoon.shared.memory.gpu import Gpus
 from highnoon.shared.objective.allow_list import patterns_here
 from highnoon.shared.objective.bundle import key_of
+from highnoon.shared.runtime.command import Command
 from highnoon.shared.runtime.logs import configure
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.secret_files import SECRET_VARIABLES
@@ -32,7 +33,7 @@ def about() -> None:
     """The worker nodes of HighNoon HPO."""
 
 
-@app.command()
+@app.command(cls=Command)
 def start(
     queues: Annotated[
         str | None,
@@ -79,7 +80,7 @@ def start(
     raise typer.Exit(Agent(node, until_idle=until_empty).run())
 
 
-@app.command(hidden=True)
+@app.command(cls=Command, hidden=True)
 def reproduce(study: str, trial: int) -> None:
     """Run a trial once more: for `python -m coordinator reproduce`, which gives it the addresses."""
     from highnoon.shared.views.formats import dumps

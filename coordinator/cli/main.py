@@ -27,6 +27,7 @@ from highnoon.coordinator.cli import (
     trials,
 )
 from highnoon.shared.domain.errors import HighNoonError
+from highnoon.shared.runtime.command import Command
 from highnoon.shared.runtime.processes import declare_only_our_code
 from highnoon.shared.runtime.terminal import show
 
@@ -134,7 +135,7 @@ def _assembled() -> typer.Typer:
     for section, commands in _SECTIONS.items():
         for name, command in commands.items():
             settings = _FOREIGN if name == "exec" else None
-            app.command(name, rich_help_panel=section, context_settings=settings)(command)
+            app.command(name, cls=Command, rich_help_panel=section, context_settings=settings)(command)
     app.callback()(_options)
     return app
 

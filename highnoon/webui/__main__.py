@@ -10,6 +10,7 @@ from highnoon.shared.runtime.extras import missing_extra_named
 with missing_extra_named("the dashboard", "dashboard"):
     import typer
 
+    from highnoon.shared.runtime.command import Command
     from highnoon.webui.server import serve
 
 from highnoon.shared.domain.errors import HighNoonError
@@ -47,7 +48,7 @@ def _run(
 def main() -> None:
     """Exits with 2 for what a person wrote, 3 for a service; a traceback is a bug of ours."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(_run)
+    app.command(cls=Command)(_run)
     try:
         app(prog_name="python -m highnoon.webui")
     except HighNoonError as error:

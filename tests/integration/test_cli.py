@@ -108,12 +108,8 @@ def test_a_bad_study_file_is_answered_and_leaves_nothing(
     [
         ["strat"],
         ["start", "--wrokers", "2"],
-        ["start", "--workers", "0"],
-        ["start", "--workers", "two"],
         ["submit"],
         ["status"],
-        ["logs", "digits", "first"],
-        ["audit", "-n", "99999999999999999999"],
     ],
 )
 def test_a_wrong_command_is_a_mistake_with_a_usage(coordinator: Callable[..., Answer], arguments: list[str]) -> None:

@@ -116,6 +116,8 @@ def plot(
     with reading(storage) as reader:
         summary = reader.study(study)
         figure = _figure(summary, kind, param or (), reader)
+    if not figure.suits:
+        raise mistake("--kind", _inside(figure.note), kind)
     if not figure.data:
         raise _nothing_yet(summary, figure.note, storage)
     drawn = plotly_figure(figure, f"{study}: {TITLES[kind]}")
@@ -156,7 +158,7 @@ def _figure(study: StudySummary, kind: str, params: Sequence[str], reader: Reade
         if param not in known:
             raise mistake("--param", f"is no parameter of study {study.name}", param, nearest(param, known))
     if kind == "contour" and len(names) < 2:
-        raise no_result(f"study {study.name} has one parameter, and a contour needs two")
+        raise mistake("--kind", f"needs two parameters, and study {study.name} has one", kind)
     asked = figure_input(
         kind,
         trials,
@@ -187,7 +189,12 @@ def _side(name: str, reader: Reader) -> Side:
 
 
 def _nothing_yet(study: StudySummary, why: str, storage: str | None) -> typer.Exit:
-    return no_result(f"study {study.name}: {why[:1].lower()}{why[1:].rstrip('.')}", next_step=next_step(study, storage))
+    return no_result(f"study {study.name}: {_inside(why)}", next_step=next_step(study, storage))
+
+
+def _inside(sentence: str) -> str:
+    """As a part of another sentence."""
+    return f"{sentence[:1].lower()}{sentence[1:].rstrip('.')}"
 
 
 def check_suffix(path: Path) -> None:

@@ -62,7 +62,8 @@ def test_trials_figures_and_shares_of_any_study(call: Call, tmp_path: Path) -> N
     for study, kind in (("goals", "history"), ("one", "slice"), ("one", "outcomes")):
         assert call("plot", study, "--kind", kind).out == f"wrote {study}-{kind}.html\n"
     contour = call("plot", "one", "--kind", "contour")
-    assert contour.code == Exit.NO_RESULT and "has one parameter, and a contour needs two" in contour.err
+    assert contour.code == Exit.USER_INPUT
+    assert "--kind: needs two parameters, and study one has one (got 'contour')" in contour.err
     assert call("compare", "one", "goals").out.endswith("a study has several objectives\n")
 
 

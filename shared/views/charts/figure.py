@@ -34,6 +34,8 @@ class Figure:
     data: Sequence[Json] = ()
     layout: Json = field(default_factory=dict)
     note: str = ""
+    suits: bool = True
+    """False where it is a figure for other studies; then the note has the reason."""
 
     def to_json(self, **more: str) -> Json:
         """For plotly, which takes text for a kind of HTML: names and messages of people must not be read as such."""
@@ -108,8 +110,8 @@ def is_finite(trial: Trial, state: TrialState) -> bool:
     return trial.state is state and trial.value is not None and math.isfinite(trial.value)
 
 
-def nothing(why: str) -> Figure:
-    return Figure(note=why)
+def nothing(why: str, *, suits: bool = True) -> Figure:
+    return Figure(note=why, suits=suits)
 
 
 def scatter(name: str, points: Sequence[tuple[Any, Any]], *, mode: str = "markers", **style: Any) -> Json:

@@ -36,9 +36,10 @@ def hypervolume(asked: FigureInput) -> Figure:
     """How much of the space of all objectives was beaten after each trial, as a share of what is known."""
     names = asked.objectives
     if not names:
-        return nothing("The study has one objective: its history shows the best value so far.")
+        return nothing("The study has one objective: its history shows the best value so far.", suits=False)
     if len(names) > _MOST_OBJECTIVES:
-        return nothing(f"It is computed for up to {_MOST_OBJECTIVES} objectives, and the study has {len(names)}.")
+        why = f"It is computed for up to {_MOST_OBJECTIVES} objectives, and the study has {len(names)}."
+        return nothing(why, suits=False)
     feasible = [trial for trial in _finished(asked) if trial.is_feasible]
     if not feasible:
         return nothing("No feasible trial has completed yet.")
@@ -102,7 +103,8 @@ def _objectives(asked: FigureInput) -> Figure:
 def _loss_and_size(asked: FigureInput) -> Figure:
     sized = list(filter(has_size, asked.completed()))
     if not sized:
-        return nothing("No trial has reported its model's size: hn.report_params(n) does.")
+        why = "No trial has reported its model's size: hn.report_params(n) does."
+        return nothing(why, suits=not asked.completed())
     shown = every(sized, MOST_POINTS)
     distinct = {(one.loss, one.params_count): one for one in reversed(sized)}  # of equals the first is drawn for all
     best = front_by_size(distinct.values(), maximize=asked.maximize)

@@ -53,7 +53,13 @@ def existing(url: str, *, key: str) -> str:
     address = normalise(url, key=key)
     path = address.removeprefix("sqlite:///")
     if path != address and not Path(path.partition("?")[0]).is_file():
-        raise InvalidInput.of("storage", key, "there is no such file", value=masked(url))
+        raise InvalidInput.of(
+            "storage",
+            key,
+            "there is no such file",
+            value=masked(url),
+            hint="The first study with this storage makes it.",
+        )
     return address
 
 

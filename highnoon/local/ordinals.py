@@ -42,15 +42,18 @@ def ordinal_source(study: OptunaStudy, spec: StudySpec) -> OrdinalSource:
 
         return by_count
     size = len(grid)
+    # In the grid's own order, which the seed of brute_force shuffles; without a seed it begins anywhere.
+    is_unseeded = spec.sampler.name == "brute_force" and spec.seed is None
+    start = _random.randrange(max(size, 1)) if is_unseeded else 0
 
     def unvisited(_tries: int) -> FreeOrdinal:
         trials = study.optuna_study.get_trials(deepcopy=False)
         visited = {_point_key(trial.params) for trial in trials if not _is_to_be_repeated(trial.user_attrs)}
-        first = _random.randrange(max(size, 1))
-        draws = (_random.randrange(size) for _ in range(min(size, 100)))
-        ordinals = chain(draws, range(first, size), range(first))
+        begun = _begun(trials)
+        first = (start + begun) % max(size, 1)
+        ordinals = chain(range(first, size), range(first))
         ordinal = next((one for one in ordinals if _point_key(grid.point(one).params) not in visited), size)
-        return FreeOrdinal(ordinal=ordinal, begun=_begun(trials))
+        return FreeOrdinal(ordinal=ordinal, begun=begun)
 
     return unvisited
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -22,7 +21,7 @@ import pytest
 
 import highnoon as hn
 from highnoon.coordinator.cli import tables
-from highnoon.local import ordinals, process
+from highnoon.local import process
 from highnoon.shared.domain.errors import EveryTrialFailed, InvalidInput, MissingExtra
 from highnoon.shared.runtime.terminal import open_console
 from highnoon.shared.store.optuna_store import OptunaStore
@@ -440,7 +439,6 @@ class TestTwoManagers:
             return new
 
         monkeypatch.setattr(OptunaStudy, "choose", chosen)
-        monkeypatch.setattr(ordinals, "_random", FixedRandom())
         with ThreadPoolExecutor() as threads:
             space = GRID if sampler == "grid" else SPACE
             for run in [threads.submit(one.optimize, lambda params: params["x"], space) for one in managers]:
@@ -468,13 +466,6 @@ class TestTwoManagers:
         manager.optimize(lambda params: params["x"], SPACE)
 
         assert len(points) == chosen == len({point.params["x"] for point in points})
-
-
-class FixedRandom(random.Random):
-    """Always begins at the first point of a grid."""
-
-    def random(self) -> float:
-        return 0.0
 
 
 class TestTheManager:

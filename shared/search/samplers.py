@@ -5,6 +5,7 @@ Names and options were checked when the spec was made (`strategy`); nothing here
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from optuna.pruners import (
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler
 from optuna.samplers._ga import BaseGASampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from highnoon.shared.domain.param import Categorical, Float, Int, Param, SearchSpace
@@ -114,12 +115,38 @@ class NSGAIIISampler(_TwoParents, optuna.samplers.NSGAIIISampler):
     """NSGA-III."""
 
 
+class ConstrainedCmaEsSampler(CmaEsSampler):
+    """CMA-ES, for which a trial that breaks a constraint is worse than all that keep them, by how far it misses.
+
+    It goes by the order of a generation only, so that what the value is does not matter. Optuna's ignores constraints.
+    """
+
+    def _get_trials(self, study: Study) -> list[FrozenTrial]:
+        trials = super()._get_trials(study)
+        misses = [sum(max(miss, 0.0) for miss in trial.constraints.values()) for trial in trials]
+        if not any(misses):
+            return trials
+        sign = 1.0 if study.direction is StudyDirection.MINIMIZE else -1.0
+        kept = (sign * trial.values[0] for trial, miss in zip(trials, misses, strict=True) if not miss)
+        worst = max(kept, default=0.0)
+        return [
+            _with_value(trial, sign * (worst + miss)) if miss else trial
+            for trial, miss in zip(trials, misses, strict=True)
+        ]
+
+
+def _with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
+    one = copy.copy(trial)
+    one.value = value
+    return one
+
+
 _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "auto": AutoSampler,
     "tpe": CachingTPESampler,
     "gp": lambda **options: GPSampler(warn_independent_sampling=False, **options),
     # CMA-ES draws categorical parameters at random, and would warn of it at every trial.
-    "cmaes": lambda **options: CmaEsSampler(warn_independent_sampling=False, **options),
+    "cmaes": lambda **options: ConstrainedCmaEsSampler(warn_independent_sampling=False, **options),
     "qmc": QuasiRandomSampler,
     "nsga2": NSGAIISampler,
     "nsga3": NSGAIIISampler,

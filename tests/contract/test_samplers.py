@@ -9,6 +9,7 @@ import multiprocessing
 import statistics
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -231,6 +232,22 @@ def test_cmaes_keeps_its_optimizer_with_the_trials_and_optuna_goes_on_from_it(op
     assert first is None, "the first trial is drawn at random"
     assert generations == sorted(generations)
     assert generations[-1] >= 2, "the script's own trial belongs to a later generation than the first ones"
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", -1.0), ("maximize", 1.0)])
+def test_cmaes_stays_where_constraints_are_kept(direction: str, sign: float) -> None:
+    store = OptunaStore(None)
+    store.create_study("digits", direction)
+    study = store.open(spec_of(SamplerSpec(name="cmaes"), NUMERIC, seed=5, direction=direction))
+    found = []
+    for ordinal in range(60):
+        asked = study.start_trial(ordinal=ordinal)
+        found.append(float(str(asked.params["x"])))
+        outcome = replace(completed(sign * found[-1]), misses={"size": found[-1]})
+        study.finish_trial(asked.trial_id, outcome)
+
+    assert sum(x <= 0 for x in found[-20:]) >= 5, "the best is at the border, x = 0"
+    assert max(found[-20:]) < 0.4
 
 
 def test_a_sequence_is_the_same_on_every_node_and_needs_no_finished_trial(optuna_store: OptunaStore) -> None:

@@ -73,7 +73,7 @@ class QmcOptions(Strict):
     """A sequence that fills the space evenly. Scrambled by the study's seed, so that every node has the same one."""
 
     qmc_type: Literal["sobol", "halton"] | None = None
-    scramble: bool | None = None
+    scramble: bool = True
 
 
 class Nsga3Options(Strict):

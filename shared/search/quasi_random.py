@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial
 class QuasiRandomSampler(QMCSampler):
     """Optuna's sequence over `space`; set `ordinal` before each proposal."""
 
-    def __init__(self, space: dict[str, BaseDistribution], **options: Any) -> None:
-        super().__init__(warn_asynchronous_seeding=False, warn_independent_sampling=False, **options)
+    def __init__(self, space: dict[str, BaseDistribution], *, seed: int | None = None, **options: Any) -> None:
+        """Without a seed every process has the same sequence, too."""
+        super().__init__(seed=seed or 0, warn_asynchronous_seeding=False, warn_independent_sampling=False, **options)
         self._space = {name: domain for name, domain in sorted(space.items()) if not domain.single()}
         self.ordinal = 0
 

@@ -253,13 +253,24 @@ def test_cmaes_stays_where_constraints_are_kept(direction: str, sign: float) -> 
 def test_a_sequence_is_the_same_on_every_node_and_needs_no_finished_trial(optuna_store: OptunaStore) -> None:
     """Two nodes that sample at the same time take different points of one sequence; Optuna's counter would race."""
     optuna_store.create_study("digits", "minimize")
-    scrambled = SamplerSpec(name="qmc", options={"scramble": True})
-    nodes = [optuna_store.open(spec_of(scrambled, NUMERIC, seed=5)) for _ in range(2)]
+    nodes = [optuna_store.open(spec_of(SamplerSpec(name="qmc"), NUMERIC, seed=5)) for _ in range(2)]
     points = [nodes[ordinal % 2].start_trial(ordinal=ordinal).params for ordinal in range(16)]
 
     # Each sixteenth of an axis has one point
     assert sorted(int((float(str(point["x"])) + 1) * 8) for point in points) == list(range(16))
     assert nodes[1].choose(ordinal=0, waiting=None).params == points[0]
+
+
+def test_a_sequence_is_scrambled_by_the_seed_unless_it_is_turned_off() -> None:
+    def first(seed: int | None, **options: Any) -> dict[str, Any]:
+        store = OptunaStore(None)
+        store.create_study("digits", "minimize")
+        study = store.open(spec_of(SamplerSpec(name="qmc", options=options), NUMERIC, seed=seed))
+        return study.choose(ordinal=0, waiting=None).params
+
+    assert first(1) == first(1) != first(2)
+    assert first(None) == first(None), "the same in every process"
+    assert first(1, scramble=False) == first(2, scramble=False) == {"x": -1.0, "y": -1.0, "n": 1}
 
 
 def test_a_genetic_algorithm_breeds_from_the_best_of_a_generation(optuna_store: OptunaStore) -> None:

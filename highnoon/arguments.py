@@ -12,6 +12,7 @@ from typing import Any
 
 from highnoon.local.process import is_trial_process
 from highnoon.shared.domain.errors import InvalidInput, Problem, UserInputError
+from highnoon.shared.domain.kept_constraints import kept_constraints_problems
 from highnoon.shared.domain.study import StudySpec
 from highnoon.shared.objective.trial_context import is_trial_running
 from highnoon.shared.runtime.urls import normalise
@@ -35,8 +36,9 @@ def checked(source: str, written: Mapping[str, Any], found: Sequence[Problem]) -
     except InvalidInput as invalid:
         own = [replace(problem, key="study_name") if problem.key == "name" else problem for problem in invalid.problems]
         raise InvalidInput(source, [*own, *found]) from None
-    if found:
-        raise InvalidInput(source, found)
+    problems = [*kept_constraints_problems(spec), *found]
+    if problems:
+        raise InvalidInput(source, problems)
     return spec
 
 

@@ -7,6 +7,7 @@ of numeric parameters. Read with Python's parser, and then walked node by node: 
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -119,7 +120,8 @@ def _names_in(node: ast.expr) -> Iterator[str]:
         case ast.Name(id=name):
             yield name
         case ast.Constant(value=value) if isinstance(value, int | float) and not isinstance(value, bool):
-            pass
+            if not math.isfinite(value):
+                raise _Unreadable("a constraint may have finite numbers only")
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
             yield from _names_in(operand)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:

@@ -19,6 +19,7 @@ import yaml
 
 from highnoon.shared.domain.correction_hints import cut_short
 from highnoon.shared.domain.errors import ABSENT, InvalidInput, Problem, nearest
+from highnoon.shared.domain.kept_constraints import kept_constraints_problems
 from highnoon.shared.domain.objective_ref import ObjectiveRef
 from highnoon.shared.domain.study import StudySpec, validate
 from highnoon.shared.domain.trial_environment import secrets_in
@@ -223,6 +224,8 @@ def build_spec(data: Mapping[str, Any], source: str, code_dir: Path | None = Non
     written = _with_code_dir(data, code_dir)
     spec, problems = validate(written)
     problems += _objective_problems(written)
+    if spec is not None:
+        problems += kept_constraints_problems(spec)
     if spec is None or problems:
         raise InvalidInput(source, problems)
     for line in cut_short(data.get("search_space") or {}, spec.search_space):

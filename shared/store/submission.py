@@ -140,7 +140,7 @@ def trials_of(spec: StudySpec) -> tuple[int, str]:
     size = grid_size(spec.search_space, spec.sampler.options.get("points"), spec.point_constraints)
     if not size:
         message = "no point of the grid keeps them"
-        raise InvalidInput.of("study", "param_constraints", message, value=spec.param_constraints)
+        raise InvalidInput.of(f"study {spec.name}", "param_constraints", message, value=list(spec.param_constraints))
     if spec.n_trials <= size:
         return spec.n_trials, ""
     return size, f"the grid has {size} points: {size} trials instead of {spec.n_trials}"

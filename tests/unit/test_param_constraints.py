@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from highnoon.shared.domain.errors import InvalidInput
+from highnoon.shared.domain.kept_constraints import kept_constraints_problems
 from highnoon.shared.domain.param import Bool, Categorical, Float, Int
 from highnoon.shared.domain.param_constraints import TEXT_LIMIT, broken, parsed_constraints, read_param_constraints
 from highnoon.shared.domain.space import parse_space
 from highnoon.shared.domain.study import validate
+from highnoon.shared.objective.study_file import build_spec
 
 SPACE = parse_space(
     {
@@ -60,6 +63,7 @@ def test_decides_on_points_also_without_an_inactive_parameter(text: str, point: 
         ("a <= ", "cannot be read"),
         ("a <= b\0", "cannot be read"),
         ("(" * 200 + "a" + ")" * 90 + " <= 1", "cannot be read"),
+        ("a - b <= 1e400", "finite numbers only"),
         ("", "a text of 1 to"),
         ("a <= 1" + " + 0" * TEXT_LIMIT, "a text of 1 to"),
         (3, "a text of 1 to"),
@@ -75,6 +79,44 @@ def test_refuses_everything_else(text: object, message: str) -> None:
 def test_a_study_wants_a_list_of_them(written: object) -> None:
     _, problems = read_param_constraints(written, SPACE)
     assert "must be a list of constraints" in str(problems[0])
+
+
+@pytest.mark.parametrize(
+    ("constraints", "sampler", "message"),
+    [
+        (["a >= 0", "a <= -5"], "tpe", "keeps it, in 20,000 draws (got 'a <= -5'). Here a is ['uniform', 0.0, 1.0]."),
+        (["a / 0 <= 1"], "tpe", "keeps it, in 20,000 draws (got 'a / 0 <= 1')"),
+        (["n % (n - n) == 0"], "tpe", "Here n is ['int', 1, 8]."),
+        (["a < 0.5", "a > 0.5"], "tpe", "keeps all of them, in 20,000 draws (got ['a < 0.5', 'a > 0.5'])"),
+        (["a == 0.25"], {"name": "grid", "points": 3}, "no point of the grid keeps it (got 'a == 0.25')"),
+    ],
+)
+def test_constraints_that_no_point_keeps_are_refused_when_a_study_is_asked_for(
+    constraints: list[str], sampler: object, message: str
+) -> None:
+    space = {"a": ["uniform", 0, 1], "n": ["int", 1, 8]}
+    study = {"name": "x", "objective": "a:b", "search_space": space, "sampler": sampler}
+    spec, _ = validate({**study, "param_constraints": constraints})
+    assert spec is not None, "one that is stored can be read"
+    with pytest.raises(InvalidInput) as refused:
+        build_spec({**study, "param_constraints": constraints}, source="study.toml")
+    (problem,) = (problem for problem in refused.value.problems if problem.key == "param_constraints")
+    assert message in str(problem)
+
+
+def test_constraints_that_few_points_keep_are_accepted() -> None:
+    space = {
+        "m": ["categorical", ["p", "q"]],
+        "a": ["int", 1, 64],
+        "b": ["int_log", 1, 64],
+        "c": ["uniform", 0, 1, 0.1],
+        "d": {"type": "float", "low": 0.1, "high": 1.0, "log": True, "when": {"m": "q"}},
+    }
+    constraints = ["a == b", "a <= 2", "c == 0.5", "d <= 0.2"]
+    spec, problems = validate(
+        {"name": "x", "objective": "a:b", "search_space": space, "param_constraints": constraints}
+    )
+    assert spec is not None and not problems and not kept_constraints_problems(spec)
 
 
 def test_a_study_reports_them_with_all_its_other_mistakes() -> None:

@@ -219,8 +219,11 @@ class HPOTrialManager(StudyResults):
             isolation = "spawn"
         place = None if is_rehearsal() else (lambda: self._artifacts_place)
         options = RunOptions(isolation=isolation, n_jobs=jobs, show_progress=show_progress, artifacts=place)
-        run_trials(study, spec, objective, called, options)
-        return dict(self.best_trials[0].params)
+        why_over = run_trials(study, spec, objective, called, options)
+        try:
+            return dict(self.best_trials[0].params)
+        except errors.NoCompletedTrial as nothing:
+            raise errors.NoCompletedTrial(f"{nothing} ({why_over})" if why_over else str(nothing)) from None
 
     def enqueue(self, params: Mapping[str, Any]) -> None:
         """A point that the next trial of `optimize` starts with; the sampler chooses what it leaves open.

@@ -64,8 +64,10 @@ class RunOptions:
 
 def run_trials(
     study: OptunaStudy, spec: StudySpec, objective: Objective, callbacks: Sequence[Callback], options: RunOptions
-) -> None:
+) -> str:
     """Runs `spec.n_trials` more trials, fewer if a limit is met, a grid is exhausted or a callback stops the study.
+
+    Returns why there were fewer, else an empty text.
 
     Raises KeyboardInterrupt after the running trials were recorded, SystemExit for SIGTERM; InvalidInput for an
     objective that cannot be sent to a process of its own; EveryTrialFailed when there were some and all of them failed.
@@ -90,6 +92,7 @@ def run_trials(
             run.interrupt(error)
             raise
     run.raise_if_every_trial_failed()
+    return run.over
 
 
 def fail_abandoned(study: OptunaStudy, spec: StudySpec, files: LocalFiles) -> None:
@@ -130,7 +133,8 @@ class _Run:
         self._running: list[LocalTrial] = []
         self._begun = 0
         self._outcomes: list[Outcome] = []
-        self._over = ""
+        self.over = ""
+        """Why this call starts no further trial."""
         best = retry_until_available(study.best_trials, logger)
         self._best = best[0].value if best else None
         self._limits = RunLimits(spec.to_json(), self._best, has_success=bool(best))
@@ -178,8 +182,8 @@ class _Run:
         if not self._outcomes or not all(map(_has_failed, self._outcomes)):
             return
         count = "the only trial" if len(self._outcomes) == 1 else f"all {len(self._outcomes)} trials"
-        why = f"; {self._over}" if self._over else ""
-        if self._over == "failures_in_a_row":
+        why = f"; {self.over}" if self.over else ""
+        if self.over == "failures_in_a_row":
             most = failure_limit(self._spec.to_json())
             why = f"; {most} failures in a row end it (max_failures_in_a_row; 0 = never)"
         groups = failure_groups([(outcome.message, outcome.traceback) for outcome in self._outcomes])
@@ -187,7 +191,7 @@ class _Run:
 
     def _next(self) -> StartedTrial | None:
         """The next trial, RUNNING; None when this call starts no more."""
-        if self._begun >= self._spec.n_trials or self._over:
+        if self._begun >= self._spec.n_trials or self.over:
             return None
         limit = self._limits.met(time.monotonic() - self._began_s)
         if limit is not None:
@@ -204,7 +208,7 @@ class _Run:
                 logger,
             )
         except SpaceExhausted as exhausted:
-            self._over = str(exhausted)
+            self.over = str(exhausted)
             event(logger, "exhausted", study=self._spec.name, reason=exhausted)
             return None
         self._begun += 1
@@ -255,8 +259,8 @@ class _Run:
             raise self._study.sampler_fault
 
     def _stop(self, reason: str) -> None:
-        if not self._over:
-            self._over = reason
+        if not self.over:
+            self.over = reason
             event(logger, "stopped", study=self._spec.name, reason=reason)
 
     def _note_best(self, outcome: Outcome) -> None:

@@ -240,7 +240,9 @@ class TestReportsAndPruning:
 
         with pytest.raises(NoCompletedTrial, match=r"'digits' has no completed trial yet: it has no trials"):
             hpo.best_value  # noqa: B018
-        with pytest.raises(NoCompletedTrial, match=r"no completed trial yet: 2 PRUNED"):
+        with pytest.raises(NoCompletedTrial, match=r"no completed trial yet: it has no trials \(timeout\)$"):
+            hpo.optimize(objective, SPACE, timeout=1e-9)
+        with pytest.raises(NoCompletedTrial, match=r"no completed trial yet: 2 PRUNED$"):
             hpo.optimize(objective, SPACE)
         with pytest.raises(NoCompletedTrial):
             hpo.get_param_importance()

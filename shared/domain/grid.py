@@ -139,7 +139,8 @@ def _endless(name: str, param: Param) -> Problem:
         key=f"search_space.{name}",
         message="a grid needs a finite number of values",
         value=written_form(param),
-        hint="Set points under [sampler] (of grid), give a uniform range a step, or write a categorical.",
+        hint="Give a uniform range a step, write a categorical, or take the sampler grid "
+        "and set points under [sampler].",
     )
 
 

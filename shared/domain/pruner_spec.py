@@ -31,7 +31,7 @@ class MedianOptions(Strict):
 class PercentileOptions(MedianOptions):
     """Keeps the best `percentile` percent at each step, as Optuna's pruner of that name does."""
 
-    percentile: Annotated[float, Field(ge=0, le=100)] = 75.0
+    percentile: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 75.0
 
 
 class HyperbandOptions(Strict):

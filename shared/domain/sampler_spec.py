@@ -94,7 +94,7 @@ class PbtOptions(Strict):
 
     population: Annotated[int, Field(ge=2, le=10_000)] = 8
     perturbation_interval: Count = 5
-    quantile_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    quantile_fraction: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.25
     resample_probability: Fraction = 0.25
     mutate: Annotated[list[str], Field(min_length=1)] | None = None
 

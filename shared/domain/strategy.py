@@ -27,7 +27,7 @@ from highnoon.shared.domain.validation import refusal
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 _MODULES: Mapping[str, tuple[str, ...]] = {"gp": ("torch", "scipy"), "qmc": ("scipy",), "wilcoxon": ("scipy",)}
 

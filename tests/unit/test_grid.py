@@ -63,7 +63,7 @@ def test_names_every_range_that_has_no_end() -> None:
     with pytest.raises(InvalidInput) as caught:
         grid(space)
     assert [problem.key for problem in caught.value.problems] == ["search_space.lr", "search_space.dropout"]
-    assert "Set points under [sampler]" in caught.value.problems[0].hint
+    assert "set points under [sampler]" in caught.value.problems[0].hint
     assert len(grid(space, points=3)) == 27
 
 

@@ -121,6 +121,10 @@ def forget_exit_functions() -> None:
     # The executors of its parent, whose locks other threads may have held.
     for module, executors in (("thread", "_threads_queues"), ("process", "_threads_wakeups")):
         getattr(sys.modules.get(f"concurrent.futures.{module}"), executors, {}).clear()
+    for loky in ("joblib.externals.loky", "loky"):
+        # Its one executor for all calls: this process has none of the threads that serve it, and would wait for ever.
+        if (reusable := sys.modules.get(f"{loky}.reusable_executor")) is not None:
+            reusable._executor = None  # type: ignore[attr-defined]
     if "multiprocessing.util" in sys.modules:
         atexit.register(_unlink_semaphores)
     gc.freeze()

@@ -99,6 +99,27 @@ def test_trial_does_not_wait_for_a_pool_that_it_has_left_open() -> None:
     assert done.stdout + done.stderr == ""
 
 
+def test_trial_may_use_joblib_where_its_parent_has_used_it() -> None:
+    """As in a notebook that scores a baseline first: loky keeps its executor, and a fork has none of its threads."""
+    program = """
+        import os
+        from joblib import Parallel, delayed
+        from highnoon.shared.runtime.processes import forget_exit_functions, leave
+
+        def doubled():
+            return Parallel(n_jobs=2, timeout=20)(delayed(int)(number) for number in range(2))
+
+        doubled()
+        pid = os.fork()
+        if pid == 0:
+            forget_exit_functions()
+            leave(0 if doubled() == [0, 1] else 1, as_interpreter=True)
+        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(program)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def many_open_files() -> Iterator[None]:
     """More than `select` can watch, as data loaders open them."""

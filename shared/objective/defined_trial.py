@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from highnoon.shared.domain.scalars import Mistake, choice
+from highnoon.shared.domain.scalars import Mistake, choice, listed, plain
 from highnoon.shared.domain.states import LONGEST_KEY, RESERVED
 from highnoon.shared.domain.trial import Params
 from highnoon.shared.objective import trial_context
@@ -146,6 +146,18 @@ class DefinedTrial:
         self._params[name] = options[index]
         return options[index]
 
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        """The older name of `suggest_float`."""
+        return self.suggest_float(name, low, high)
+
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        """The older name of `suggest_float` with `log=True`."""
+        return self.suggest_float(name, low, high, log=True)
+
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        """The older name of `suggest_float` with a step."""
+        return self.suggest_float(name, low, high, step=q)
+
     def report(self, value: float, step: int) -> None:
         """An intermediate value."""
         trial_context.channel().report(value, step)
@@ -155,11 +167,18 @@ class DefinedTrial:
         return trial_context.channel().should_prune()
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Anything that JSON can hold. Raises TypeError for all else, ValueError for a name of ours or too much."""
+        """Anything that JSON can hold, and NumPy's numbers and arrays, as numbers and lists.
+
+        Raises TypeError for all else, ValueError for a name of ours or too much.
+        """
         _check_key(key)
-        if len(json.dumps(value)) > MOST_TEXT:
+        try:
+            text = json.dumps(value, default=_plain)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"the attribute {key!r} cannot be stored as JSON: {error}") from None
+        if len(text) > MOST_TEXT:
             raise ValueError(f"the attribute {key!r} is longer than {MOST_TEXT:,} characters: write it to a file")
-        self._channel.set_attr(key, value)
+        self._channel.set_attr(key, json.loads(text))
         self._user_attrs[key] = value
 
     def set_constraint(self, key: str, value: float) -> None:
@@ -207,6 +226,14 @@ def _check_key(key: str) -> None:
         raise ValueError(f"a name must be text of 1 to {LONGEST_KEY} printable characters (got {key!r})")
     if key.startswith(RESERVED):
         raise ValueError(f"attributes that begin with {RESERVED} are HighNoon's own (got {key!r})")
+
+
+def _plain(value: object) -> object:
+    """NumPy's scalars and arrays for JSON. Raises TypeError for all else."""
+    converted = plain(listed(value))
+    if converted is value:
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return converted
 
 
 def takes_trial(objective: Callable[..., object]) -> bool:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
@@ -185,6 +186,30 @@ def test_attributes_and_constraints_are_written_with_the_next_answer_or_at_the_e
     assert study.best_trial() is None, "it is infeasible"
 
 
+def test_attributes_may_be_numbers_and_arrays_of_numpy(optuna_store: OptunaStore) -> None:
+    study = opened(optuna_store)
+    new, trial, flush = started(study, 0)
+    trial.set_user_attr("count", np.int64(3))
+    trial.set_user_attr("found", {"classes": np.arange(3), "is_ok": np.bool_(True)})
+    flush()
+    finished(study, new)
+    (kept,) = study.optuna_study.get_trials()
+    assert kept.user_attrs["count"] == 3 and kept.user_attrs["found"] == {"classes": [0, 1, 2], "is_ok": True}
+
+
+@pytest.mark.filterwarnings("ignore:suggest_:FutureWarning")
+def test_deprecated_suggestions_give_what_optuna_gives() -> None:
+    def of_older_names(trial: Any) -> float:
+        trial.suggest_loguniform("log", 1e-5, 1)
+        return float(trial.suggest_uniform("x", 0, 1) + trial.suggest_discrete_uniform("steps", 0, 1, 0.25))
+
+    hpo = hn.HPOTrialManager("older", n_trials=2, sampler="random")
+    hpo.optimize(of_older_names, show_progress=False)
+    study = optuna.create_study()
+    study.optimize(of_older_names, n_trials=1)
+    assert hpo.study.trials[1].distributions == study.trials[0].distributions
+
+
 def test_an_enqueued_value_out_of_range_runs_with_a_warning_as_in_optuna() -> None:
     def of_ranges(trial: Any) -> float:
         return float(trial.suggest_float("x", 0, 1) + trial.suggest_int("k", 1, 9, step=2))
@@ -293,8 +318,8 @@ def test_what_optuna_refuses_is_refused() -> None:
     trial.suggest_float("x", 0, 1)
     with pytest.raises(ValueError, match="different"):
         trial.suggest_int("x", 0, 1)
-    with pytest.raises(TypeError):
-        trial.set_user_attr("a", object())
+    with pytest.raises(TypeError, match=r"'a' cannot be stored as JSON: Object of type Machine"):
+        trial.set_user_attr("a", {"of": [Machine()]})
     with pytest.raises(ValueError, match="highnoon:"):
         trial.set_user_attr("highnoon:loss", 3)
     for name in ("", "a\0", "x" * 201):

@@ -186,7 +186,8 @@ class HPOTrialManager(StudyResults):
 
         Raises InvalidInput with every mistake at once, StudyConflict when the study has another direction or a space
         that may not become this one,
-        EveryTrialFailed when all trials failed, and NoCompletedTrial when all were pruned.
+        EveryTrialFailed when all trials failed and the study has no completed one from before (else a warning is
+        logged), and NoCompletedTrial when all were pruned.
         """
         refuse_where_an_objective_is_imported("optimize()")
         if search_space is None and callable(objective) and not takes_trial(objective):

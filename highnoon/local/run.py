@@ -70,7 +70,8 @@ def run_trials(
     Returns why there were fewer, else an empty text.
 
     Raises KeyboardInterrupt after the running trials were recorded, SystemExit for SIGTERM; InvalidInput for an
-    objective that cannot be sent to a process of its own; EveryTrialFailed when there were some and all of them failed.
+    objective that cannot be sent to a process of its own; EveryTrialFailed when there were some, all of them failed,
+    and the study has no best trial from before.
     """
     launcher = None if options.isolation == "none" else Launcher(objective, spawn=options.isolation == "spawn")
     event(logger, "efficiency", study=spec.name, scoring=spec.scoring)
@@ -178,7 +179,7 @@ class _Run:
             event(logger, "not_recorded", level=logging.WARNING, study=self._spec.name, error=fault)
 
     def raise_if_every_trial_failed(self) -> None:
-        """Raises EveryTrialFailed with the failures by their message."""
+        """Raises EveryTrialFailed with the failures by their message; a warning where the study has a best trial."""
         if not self._outcomes or not all(map(_has_failed, self._outcomes)):
             return
         count = "the only trial" if len(self._outcomes) == 1 else f"all {len(self._outcomes)} trials"
@@ -187,7 +188,10 @@ class _Run:
             most = failure_limit(self._spec.to_json())
             why = f"; {most} failures in a row end it (max_failures_in_a_row; 0 = never)"
         groups = failure_groups([(outcome.message, outcome.traceback) for outcome in self._outcomes])
-        raise EveryTrialFailed(f"{count} failed{why}\n" + "\n".join(groups))
+        report = f"{count} failed{why}\n" + "\n".join(groups)
+        if not retry_until_available(self._study.best_trials, logger):
+            raise EveryTrialFailed(report)
+        logger.warning("optimize(): the best parameters are an earlier trial's, and of this call %s", report)
 
     def _next(self) -> StartedTrial | None:
         """The next trial, RUNNING; None when this call starts no more."""

@@ -217,7 +217,7 @@ class TrainingDiverged(ObjectiveError):
 
 
 class EveryTrialFailed(ObjectiveError):
-    """`optimize` ended and not one of its trials did anything but fail. Carries the last traceback."""
+    """`optimize` ended, its trials did nothing but fail, and the study has no best one. Carries the tracebacks."""
 
 
 class NoTrialRunning(HighNoonError):

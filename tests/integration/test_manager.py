@@ -303,6 +303,16 @@ class TestFailures:
             hpo.optimize(objective, SPACE)
         assert [trial.state for trial in hpo.trials] == ["FAIL"] * 3
 
+    def test_a_further_call_in_which_every_trial_fails_returns_the_best_from_before(self, caplog: Any) -> None:
+        hpo = hn.HPOTrialManager("digits", n_trials=2)
+        best = hpo.optimize(lambda params: 1.0, SPACE)
+
+        def objective(params: dict[str, Any]) -> float:
+            raise ValueError("no data")
+
+        assert hpo.optimize(objective, SPACE) == best
+        assert "an earlier trial's, and of this call all 2 trials failed\n  2 x ValueError: no data" in caplog.text
+
     def test_ctrl_c_ends_the_trial_and_the_call(self, storage: str | None) -> None:
         hpo = hn.HPOTrialManager("digits", storage=storage)
 

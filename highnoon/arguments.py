@@ -106,7 +106,7 @@ _OPTUNA = (("samplers", "BaseSampler"), ("pruners", "BasePruner"))
 
 
 def jobs_problems(n_jobs: object, isolation: str | None) -> list[Problem]:
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or (int(n_jobs) < 1 and n_jobs != -1):
         hint = "Write -1 for one per core."
         return [Problem(key="n_jobs", message="must be an integer of at least 1, or -1", value=n_jobs, hint=hint)]
     if n_jobs != 1 and isolation == "none":

@@ -214,7 +214,7 @@ class HPOTrialManager(StudyResults):
         from highnoon.shared.memory.cores import usable_cores
 
         self._enqueued.store(study)
-        jobs = usable_cores() if n_jobs == -1 else n_jobs
+        jobs = usable_cores() if n_jobs == -1 else int(n_jobs)
         isolation = self._isolation or ("none" if jobs == 1 and not spec.environment else "fork")
         if isolation == "fork" and read_at_import(spec.environment):
             isolation = "spawn"

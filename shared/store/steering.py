@@ -76,9 +76,9 @@ def share_of(
     """What changes in a specification, and every mistake in that."""
     changes: dict[str, object] = {}
     if priority is not None:
-        changes["priority"] = priority
+        changes["priority"] = plain(priority)
     if max_running is not None:
-        changes["max_running"] = max_running or None
+        changes["max_running"] = plain(max_running) or None
     # In its grammar of now: other keys of a study that an older version wrote may be refused today.
     _, problems = validate({**spec, **changes})
     return changes, [problem for problem in problems if problem.key in changes]
@@ -91,9 +91,10 @@ def add_trials(access: Access, record: StudyRecord, count: int) -> int:
     """
     counts = access.studies.counts(record.id)
     most = MOST_TRIALS - counts.total + counts.by_state.get(TicketState.CANCELLED, 0)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+    whole = plain(count)
+    if isinstance(whole, bool) or not isinstance(whole, int) or not 1 <= whole <= most:
         raise InvalidInput.of("add trials", "count", f"must be from 1 to {most:,}", value=count)
-    return _add(access, record, count)
+    return _add(access, record, whole)
 
 
 def enqueue(access: Access, record: StudyRecord, params: Params) -> None:

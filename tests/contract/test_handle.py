@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg2
 import pytest
 
@@ -146,6 +147,12 @@ def test_an_enqueued_point_has_one_entry_in_the_audit(handle: StudyHandle, ledge
 def test_a_senseless_count_of_trials_is_refused(handle: StudyHandle, count: Any) -> None:
     with pytest.raises(InvalidInput, match="count: must be from 1 to 999,998"):
         handle.add_trials(count)
+
+
+def test_whole_numbers_of_numpy_are_taken(handle: StudyHandle) -> None:
+    three: Any = np.int64(3)
+    assert handle.add_trials(three) == 3
+    handle.set_share(priority=three, max_running=three)
 
 
 def test_a_share_is_changed_from_the_command_line_and_from_python(

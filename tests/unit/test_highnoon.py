@@ -119,6 +119,13 @@ def test_the_study_name_is_required() -> None:
         hn.HPOTrialManager(pruner="median")  # type: ignore[call-arg]
 
 
+def test_a_number_of_jobs_may_be_of_numpy() -> None:
+    one: Any = numpy.int64(1)
+    assert hn.HPOTrialManager("digits", n_trials=1).optimize(lambda p: 0.0, {"x": ("int", 1, 1)}, n_jobs=one) == {
+        "x": 1
+    }
+
+
 def test_all_mistakes_of_optimize_are_reported_at_once() -> None:
     hpo = hn.HPOTrialManager("digits")
 

@@ -97,7 +97,7 @@ def retry(study: StudyName, numbers: TrialNumbers = None) -> None:
     with ledger() as access:
         record = access.studies.get(study)
         count = access.studies.retry(record.id, endings=RETRIABLE, numbers=tuple(numbers or ()))
-        require(count > 0, record, "none of its closed trials failed")
+        require(access, count > 0, record, "none of its closed trials failed")
     typer.echo(f"study {study}: {trials_wait(count)} for another attempt")
 
 
@@ -159,7 +159,7 @@ def delete(study: StudyName, yes: Yes = False) -> None:
 
     with ledger() as access:
         record = access.studies.get(study)
-        steering.require(record.is_over, record, "only one that is over can be deleted: cancel it first")
+        steering.require(access, record.is_over, record, "only one that is over can be deleted: cancel it first")
         count = access.studies.counts(record.id).total
         if not yes and not typer.confirm(f"Delete study {study} with its {count:,} trials?"):
             raise typer.Exit(1)

@@ -151,9 +151,9 @@ class StudyActions:
 
     def retry(self, study: StudySummary, number: int) -> None:
         """Runs one failed trial again, with the same parameters."""
-        record = _known(study)
-        done = self.repository.access().studies.retry(record.id, endings=RETRIABLE, numbers=(number,))
-        steering.require(done > 0, record, f"trial {number} is not one that failed and may be tried again")
+        access, record = self.repository.access(), _known(study)
+        done = access.studies.retry(record.id, endings=RETRIABLE, numbers=(number,))
+        steering.require(access, done > 0, record, f"trial {number} is not one that failed and may be tried again")
         self.repository.invalidate(study.name)
 
     def delete(self, study: StudySummary) -> None:

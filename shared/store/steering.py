@@ -34,25 +34,26 @@ from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.store.submission import trials_of
 
 
-def require(done: bool, record: StudyRecord, why_not: str) -> None:
-    """Raises StudyConflict unless the study's state allowed it."""
+def require(access: Access, done: bool, record: StudyRecord, why_not: str) -> None:
+    """Raises StudyConflict, with the study's state of now, unless that allowed it."""
     if not done:
+        record = access.studies.get(record.name)
         raise StudyConflict(f"study {record.name!r} is {record.state}: {why_not}")
 
 
 def pause(access: Access, record: StudyRecord) -> None:
     """Nothing new starts; running trials end by themselves. Raises StudyConflict."""
-    require(access.studies.pause(record.id), record, "only a running study can be paused")
+    require(access, access.studies.pause(record.id), record, "only a running study can be paused")
 
 
 def resume(access: Access, record: StudyRecord) -> None:
     """Continues a paused study. Raises StudyConflict."""
-    require(access.studies.resume(record.id), record, "only a paused study can be resumed")
+    require(access, access.studies.resume(record.id), record, "only a paused study can be resumed")
 
 
 def cancel(access: Access, record: StudyRecord) -> None:
     """Drops the waiting trials and stops the running ones. Raises StudyConflict."""
-    require(access.studies.cancel(record.id), record, "it is over already")
+    require(access, access.studies.cancel(record.id), record, "it is over already")
 
 
 def set_share(
@@ -67,7 +68,7 @@ def set_share(
         raise InvalidInput.of("set", "priority", "or max_running is needed")
     if problems:
         raise InvalidInput("set", problems)
-    require(access.studies.set_share(record.id, changes), record, "it has no share of the slots any more")
+    require(access, access.studies.set_share(record.id, changes), record, "it has no share of the slots any more")
 
 
 def share_of(
@@ -103,7 +104,7 @@ def enqueue(access: Access, record: StudyRecord, params: Params) -> None:
         raise InvalidInput.of("params", "params", "needs at least one parameter")
     if StudySpec.from_json(record.spec).sampler.is_exhaustive:
         raise StudyConflict(f"study {record.name!r} tries the points of a grid, and no others")
-    require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
+    require(access, record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
     params = {name: cast(ParamValue, plain(value)) for name, value in params.items()}
     # First the point: without its ticket it is tried in the place of another, a ticket without it is sampled.
     access.optuna(record).enqueue(params)
@@ -121,7 +122,7 @@ def stop_trial(access: Access, record: StudyRecord, number: int) -> None:
 def delete_study(access: Access, record: StudyRecord) -> None:
     """Removes a study that is over, with all trials. Log files stay where they are."""
     if not access.studies.delete(record.id):
-        require(False, access.studies.get(record.name), "only one that is over can be deleted: cancel it first")
+        require(access, False, record, "only one that is over can be deleted: cancel it first")
     Bundles(access.database).drop_unused()
 
 
@@ -134,7 +135,7 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
     given = {} if settings is None else settings
     if problems := [*setting_problems(given)]:
         raise InvalidInput("extend trial", problems)
-    require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
+    require(access, record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
     spec, study = StudySpec.from_json(record.spec), access.optuna(record)
     if spec.repeats > 1:
         raise StudyConflict(f"study {record.name!r} runs each point {spec.repeats} times: none of its trials can go on")
@@ -157,7 +158,7 @@ def extend_trial(access: Access, record: StudyRecord, number: int, settings: Map
     added = access.studies.add_trials(
         record.id, 1, at_most=MOST_TRIALS, untried=True, action="extend trial", details=details
     )
-    require(added == 1, record, "it was given up: start a new one like it")
+    require(access, added == 1, record, "it was given up: start a new one like it")
 
 
 def belong_to_start(access: Access, home: Path) -> bool:
@@ -220,7 +221,9 @@ def most_trials(record: StudyRecord) -> int:
 
 
 def _add(access: Access, record: StudyRecord, count: int, *, untried: bool = False, **audited: Any) -> int:
-    require(record.state not in GIVEN_UP, record, "it was given up: start a new one like it")
     added = access.studies.add_trials(record.id, count, at_most=most_trials(record), untried=untried, **audited)
-    require(added > 0, record, "every point of its grid has its trial already")
+    if not added:
+        is_given_up = access.studies.get(record.name).state in GIVEN_UP
+        require(access, not is_given_up, record, "it was given up: start a new one like it")
+        require(access, False, record, "every point of its grid has its trial already")
     return added

@@ -114,13 +114,16 @@ class Studies:
         """`count` more trials, but not more than `at_most` in all; returns how many it gained.
 
         Counted under the study's lock: two that add at the same time both add. 0, too, for a study that was cancelled.
-        With `untried` they take enqueued points: of tickets that a limit had dropped, none that was tried comes back.
+        With `untried` they take enqueued points: of tickets that a limit had dropped, none that was tried comes back,
+        and what was enqueued for a study that was cancelled meanwhile is failed.
         The audit has it as `action` with `details`, by default how many were added.
         """
         with self._db.transaction() as connection:
             state, spec = lock_study(connection, study_id)
             have = count_tickets(connection, study_id)
             added = 0 if state in GIVEN_UP else max(0, min(count, at_most - have))
+            if untried and state in GIVEN_UP:
+                fail_enqueued(connection, study_id)
             if added:
                 add_tickets(connection, study_id, added, untried=untried)
                 revive_study(connection, study_id, {**spec, "n_trials": have + added})

@@ -276,6 +276,22 @@ def test_nothing_is_added_to_a_cancelled_study(access: Access) -> None:
     assert states(access, record) == {TicketState.CANCELLED: 3}
 
 
+def test_changes_that_a_cancel_overtakes_are_refused_as_such_and_leave_nothing(access: Access) -> None:
+    # Given a study that was running when a person read it, and that another one has cancelled since
+    record = study(access)
+    assert access.studies.cancel(record.id)
+
+    for change in (
+        lambda: steering.enqueue(access, record, {"x": 0.5}),
+        lambda: steering.add_trials(access, record, 1),
+        lambda: steering.pause(access, record),
+    ):
+        with pytest.raises(StudyConflict, match=r"is cancelling: (it was given up|only a running study)"):
+            change()
+
+    assert [trial.state.name for trial in access.optuna(record).trials()] == ["FAIL"]
+
+
 def test_fault_is_kept_until_it_is_mended(access: Access, control: Control, snapshot: SnapshotQueries) -> None:
     record = study(access)
     control.record_fault(record.id, "specification: timeout: not a number")

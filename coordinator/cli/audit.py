@@ -31,6 +31,8 @@ def audit(study: MaybeStudyName = None, limit: Limit = 50, json: AsJson = False)
 
     with ledger() as access:
         entries = AuditLog(access.database).entries(study=study, limit=limit)
+        if study is not None and not entries:  # with entries it may be one that was deleted
+            access.studies.get(study)
     if json:
         print_json([asdict(entry) for entry in entries])
     elif entries:

@@ -47,6 +47,7 @@ MISTAKES = {
     "backup digits -o no/x.jsonl": "--output: lies in a folder that does not exist (got 'no/x.jsonl').",
     "compare digits digits-wid": "no study named 'digits-wid'. Did you mean digits-wide?",
     "logs digits 77": "no attempt of study digits has this number (got 77). It has trials 0 to 52.",
+    "audit digit": "no study named 'digit'. Did you mean digits?",
     "watch digit": "no study named 'digit'. Did you mean digits?",
     "importance dgits": "Did you mean digits?",
     "drain node-b": "WORKER: is no node that is there (got 'node-b'). Did you mean node-a?",

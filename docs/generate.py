@@ -40,7 +40,7 @@ STUDY_KEYS: Mapping[str, str] = {
     "[search](search.md#constraints-on-results).",
     "search_space": "The parameters; see [below](#search-space). Without it the objective takes a `trial` and suggests them.",
     "param_constraints": "Conditions that every point keeps, such as `width % heads == 0`; others are never run.",
-    "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study.",
+    "seed": "Repeats the same proposals. Without it one is drawn, and kept with the study: once a trial has begun it stays.",
     "resources": "Which workers take its trials. Submitted again with another one, the study goes on there; what was sent may still run where it was.",
     "priority": "Its share of the slots: studies of one queue start trials in the ratio of their priorities. `set` changes it, and a later "
     "submission that leaves it out keeps that.",

@@ -221,9 +221,7 @@ class StudySpec(Strict):
         if not self.sampler.is_exhaustive:
             return []
         mine, theirs = self.to_json(), other.to_json()
-        keys = ["sampler", "search_space", "param_constraints"]
-        if self.sampler.name == "brute_force":
-            keys.append("seed")  # of its order
+        keys = ("sampler", "search_space", "param_constraints")
         return [key for key in keys if _canonical(mine[key]) != _canonical(theirs[key])]
 
 

@@ -76,6 +76,12 @@ def _join(known: StudyRecord, spec: StudySpec, access: Access) -> Submission:
     spec = _with_seed(spec, before.seed or 0)
     trials, note = trials_of(spec)
     counts = access.studies.counts(known.id)
+    if counts.attempts and spec.seed != (before.seed or 0):
+        raise StudyConflict(
+            f"study {spec.name!r} exists with seed {before.seed or 0}, not {spec.seed}: a trial that is tried or "
+            "reproduced again must have the seed that it had; leave `seed` out to add trials, each of which has a seed "
+            "of its own, or give this one another name"
+        )
     changes = spec.grid_changes(before)
     if changes and (counts.attempts or counts.total > trials):
         raise StudyConflict(

@@ -434,13 +434,12 @@ GRID: dict[str, Any] = {"name": "digits", "objective": "a:b", "search_space": {"
         ({"sampler": "tpe"}, {"sampler": {"name": "grid", "points": 5}}, "sampler"),
         ({"sampler": "grid"}, {"search_space": {"x": ["int", 0, 8]}}, "search_space"),
         ({"sampler": "grid"}, {"param_constraints": ["x > 2"]}, "param_constraints"),
-        ({"sampler": "brute_force"}, {"seed": 7}, "seed"),
     ],
 )
 def test_a_grid_that_would_skip_or_repeat_points_is_refused_once_a_trial_has_begun(
     ledger: Ledger, before: dict[str, Any], changed: dict[str, Any], named: str
 ) -> None:
-    if before["sampler"] in ("grid", "brute_force"):
+    if before["sampler"] == "grid":
         before = {**before, "search_space": {"x": ["int", 0, 9]}}
     first = {**GRID, "n_trials": 3, **before}
     again = {**first, "n_trials": 5, **changed}
@@ -455,15 +454,20 @@ def test_a_grid_that_would_skip_or_repeat_points_is_refused_once_a_trial_has_beg
     assert submit(StudySpec.from_json({**again, "name": "unbegun"}), ledger.access).trials == 5
 
 
-def test_a_grid_gets_more_trials_also_without_its_seed_and_its_seed_matters_to_brute_force_only(
-    ledger: Ledger,
-) -> None:
-    for sampler, changed in (("grid", {"seed": 7}), ("brute_force", {"seed": None})):
-        space = {"x": {"type": "float", "low": 0.0, "high": 9.0, "step": 1.0}}
-        written = {**GRID, "name": sampler, "sampler": sampler, "search_space": space, "n_trials": 3}
-        study = submit(StudySpec.from_json(written), ledger.access).record
-        ledger.start(*ledger.control.dispatch(study.id, 1))
-        assert submit(StudySpec.from_json({**written, **changed, "n_trials": 5}), ledger.access).added == 2
+@pytest.mark.parametrize("sampler", ["tpe", "grid", "brute_force"])
+def test_a_study_keeps_its_seed_once_a_trial_has_begun(ledger: Ledger, sampler: str) -> None:
+    space = {"x": {"type": "float", "low": 0.0, "high": 9.0, "step": 1.0}}
+    written = {**GRID, "sampler": sampler, "search_space": space, "n_trials": 3}
+    other_seed = StudySpec.from_json({**written, "n_trials": 5, "seed": 7})
+    submit(StudySpec.from_json({**written, "seed": 2}), ledger.access)
+    # Before its first trial nothing has been drawn
+    study = submit(StudySpec.from_json(written), ledger.access).record
+    ledger.start(*ledger.control.dispatch(study.id, 1))
+
+    with pytest.raises(StudyConflict, match=r"exists with seed 1, not 7: .* leave `seed` out"):
+        submit(other_seed, ledger.access)
+    without_seed = submit(StudySpec.from_json({**written, "n_trials": 5, "seed": None}), ledger.access)
+    assert (without_seed.added, without_seed.spec.seed) == (2, 1)
 
 
 def test_a_study_with_more_trials_than_a_grid_has_points_does_not_become_that_grid(ledger: Ledger) -> None:

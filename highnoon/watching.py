@@ -12,6 +12,7 @@ from highnoon.handle_view import counts_line
 from highnoon.progress import ProgressView, log_trial
 from highnoon.shared.domain.errors import ServiceUnavailable
 from highnoon.shared.domain.states import CAUSE, MESSAGE
+from highnoon.shared.runtime.logs import event
 from highnoon.shared.store.outages import retry_until_available
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Watcher:
     ) -> bool:
         """Calls back and shows how far it is until the study is over; True when a callback stopped it before."""
         from highnoon.shared.store.callbacks import Announcer
+        from highnoon.shared.views.studies import fault_line
 
+        shown_fault: str | None = None
         announcer = Announcer(self.study, callbacks)
         ends_at = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -54,6 +57,10 @@ class Watcher:
                 if ends_at is None or time.monotonic() < ends_at:
                     raise
             else:
+                fault = summary.record.fault if summary.record else None
+                if fault is not None and fault != shown_fault:
+                    shown_fault = fault
+                    event(logger, "study_fault", level=logging.WARNING, study=self.name, reason=fault_line(fault))
                 view.show(self.name, summary.closed, summary.total, counts_line(summary))
                 if summary.is_over:
                     return False

@@ -27,7 +27,7 @@ from highnoon.shared.store.attempt_queries import AttemptQueries, RunningAttempt
 from highnoon.shared.store.nodes import Nodes, open_slots
 from highnoon.shared.store.queries import LedgerQueries
 from highnoon.shared.views.formats import dumps
-from highnoon.shared.views.studies import StudySummary, study_object
+from highnoon.shared.views.studies import StudySummary, fault_line, study_object
 
 _LOOK_S = 0.25
 _PAUSE_PER_LOOK = 10
@@ -101,6 +101,7 @@ def watch(
     queries = LedgerQueries(access.database)
     pace = Pace(access.studies.counts(access.studies.get(name).id).closed)
     away = False
+    shown_fault: str | None = None
     try:
         while True:
             began = time.monotonic()
@@ -108,6 +109,10 @@ def watch(
                 study = StudySummary.of_ledger(queries.progress_of(access.studies.get(name)))
                 watched = WatchedStudy(study=study, per_minute=pace.per_minute(study, time.monotonic()))
                 display.show(watched)
+                fault = study.record.fault if study.record else None
+                if fault is not None and fault != shown_fault:
+                    shown_fault = fault
+                    display.say(fault_line(fault))
                 away = False
                 if study.is_over:
                     return study
@@ -126,7 +131,8 @@ def progress_line(watched: WatchedStudy) -> str:
     """One line: best, running, pruned, failed, rate, time to go."""
     study = watched.study
     if not study.running and not study.closed and not study.is_over:
-        return "nothing runs yet: waiting for a free worker"
+        has_fault = study.record is not None and study.record.fault is not None
+        return "nothing runs yet" if has_fault else "nothing runs yet: waiting for a free worker"
     parts = [
         # Several objectives have no best value.
         *([] if "," in study.direction else [f"best {value_cell(study.best)}"]),

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 from sqlalchemy import Engine, event, text, update
 from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
 from highnoon.coordinator.cli.command_io import study_names
 from highnoon.coordinator.cli.main import app
+from highnoon.coordinator.cli.progress import watch
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.terminal import Exit
@@ -303,6 +305,18 @@ def test_status_states_whether_a_fault_holds_the_study_up(call: Call, url: str) 
         control.record_fault(study_id, None)
     assert "\nA worker cannot start its trials: ValueError: unreadable\n" in declined and "until" not in declined
     assert "\nNothing of this study is started for a minute; then this is tried again: plug-in sampler: it has" in held
+
+
+def test_who_waits_for_a_study_is_shown_its_fault_once(url: str) -> None:
+    lines, looks = io.StringIO(), iter([True, True, False])
+    with opened(url) as access:
+        control, study_id = Control(access.database), access.studies.get("new").id
+        control.record_declined(study_id, "ValueError: unreadable")
+        watch("new", access, Console(file=lines, width=200), go_on=lambda _: next(looks))
+        control.record_fault(study_id, None)
+    progress, *others = lines.getvalue().splitlines()
+    assert progress.endswith("  nothing runs yet")
+    assert others == ["A worker cannot start its trials: ValueError: unreadable"]
 
 
 def test_a_running_trial_is_stopped_alone(call: Call) -> None:

@@ -19,7 +19,7 @@ import pytest
 import highnoon as hn
 from highnoon.handle_view import history_svg
 from highnoon.progress import progress_html, progress_view
-from highnoon.watching import log_frozen
+from highnoon.watching import Watcher, log_frozen
 
 
 class Handle:
@@ -87,6 +87,23 @@ def shown(screen: int) -> None:
     with suppress(OSError):  # once the terminal is closed
         while os.read(screen, 1000):
             pass
+
+
+def test_a_wait_for_a_study_logs_its_fault_once(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr("highnoon.watching._LOOK_S", 0.0)
+    faults = iter([None, "declined: no torch", "declined: no torch", None, "declined: no torch", None])
+    left = iter([False] * 5 + [True])
+
+    def summary() -> Any:
+        counts = dict.fromkeys(("closed", "total", "complete", "pruned", "failed", "stopped", "running", "waiting"), 0)
+        record = SimpleNamespace(fault=next(faults))
+        return SimpleNamespace(**counts, best=None, record=record, is_over=next(left))
+
+    with progress_view(shown=False) as view:
+        Watcher(name="digits", summary=summary, study=pytest.fail, is_embedded=False).watch([], view, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        'action=study_fault study=digits reason="A worker cannot start its trials: no torch"'
+    ]
 
 
 def test_process_that_is_forked_while_the_bar_is_redrawn_can_print(monkeypatch: pytest.MonkeyPatch) -> None:

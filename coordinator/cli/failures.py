@@ -29,7 +29,7 @@ from highnoon.shared.store.access import Access
 from highnoon.shared.store.attempt_records import AttemptRecord, AttemptSummary
 from highnoon.shared.store.study_records import StudyRecord
 from highnoon.shared.views.formats import plural
-from highnoon.shared.views.studies import StudySummary
+from highnoon.shared.views.studies import StudySummary, exhausted_line
 
 _MISSED = RETRIABLE | {Ending.RELEASED, Ending.CANCELLED}
 """Endings with something to explain: also those without a fault."""
@@ -148,6 +148,8 @@ def report_end(study: StudySummary, access: Access, console: Console, *, since: 
     front = access.store.view(record.name).best()
     console.print()
     _say_failures([attempt for attempt in attempts if (attempt.ended_at or since) >= since], console)
+    if exhausted := exhausted_line(study):
+        say(console, exhausted)
     if not front or record.state is StudyState.CANCELLED:
         _say_no_result(record, attempts, access, console)
         return Exit.NO_RESULT

@@ -75,7 +75,7 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
     Example: python -m coordinator status digits
     """
     from highnoon.coordinator.cli.tables import note_lines, studies_table
-    from highnoon.shared.views.studies import fault_line, study_object
+    from highnoon.shared.views.studies import exhausted_line, fault_line, study_object
     from highnoon.shared.views.trials import note_object
 
     with reading(storage) as reader:
@@ -90,6 +90,8 @@ def status(study: StudyName, storage: Storage = None, json: AsJson = False) -> N
         print_sentence("\n".join(note_lines(note)))
     if summary.record is not None and summary.record.fault is not None:
         print_sentence(fault_line(summary.record.fault))
+    if exhausted := exhausted_line(summary):
+        print_sentence(exhausted)
     for line in trouble:
         print_sentence(f"notification not sent, {line}")
     if halted:
@@ -143,6 +145,7 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
     from highnoon.shared.domain.errors import nearest
     from highnoon.shared.views.best_config import BEST, FRONT
     from highnoon.shared.views.formats import plural
+    from highnoon.shared.views.studies import exhausted_line
     from highnoon.shared.views.trials import trial_object
 
     if format is not None and format not in _FORMATS:
@@ -153,7 +156,8 @@ def best(study: StudyName, format: AsFormat = None, storage: Storage = None, jso
     if not found:
         what = "feasible" if summary.spec.get("constraints") else "completed"
         yet = f"is {summary.state} without a {what} trial" if summary.is_over else f"has no {what} trial yet"
-        raise no_result(f"study {study} {yet}", next_step=next_step(summary, storage))
+        why = "; ".join(filter(None, [f"study {study} {yet}", exhausted_line(summary)]))
+        raise no_result(why, next_step=next_step(summary, storage))
     if format is not None and names and format not in FRONT:
         hint = f"Valid: {', '.join(FRONT)}."
         raise mistake("--format", "is for one best trial, and this study has several objectives", format, hint)

@@ -121,9 +121,11 @@ class Reader:
 
 
 def next_step(study: StudySummary, storage: str | None) -> str:
-    """What to do about a study that has no result; nothing of one in another database."""
+    """What to do about a study that has no result; empty for one in another database, or that ended without a trial."""
+    if storage or (study.is_over and not study.attempts):
+        return ""
     shows = f"trials {study.name} shows how they ended" if study.is_over else f"watch {study.name} shows how far it is"
-    return "" if storage else f"python -m coordinator {shows}"
+    return f"python -m coordinator {shows}"
 
 
 @contextmanager

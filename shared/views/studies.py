@@ -182,6 +182,15 @@ def fault_line(fault: str) -> str:
     return f"Nothing of this study is started until its fault is corrected: {fault}"
 
 
+def exhausted_line(study: StudySummary) -> str:
+    """Why a study ended that found no further point, for people; empty for any other."""
+    if study.record is None or study.record.stop_reason != "exhausted":
+        return ""
+    constraints = " and ".join(study.record.spec.get("param_constraints") or ())
+    found = f"was found that keeps {constraints}" if constraints else "is left"
+    return f"exhausted: no further point of its search space {found}"
+
+
 def study_object(study: StudySummary) -> dict[str, Any]:
     """A study for programs."""
     counted = ("complete", "pruned", "failed", "running", "waiting", "closed", "attempts")

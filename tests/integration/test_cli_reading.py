@@ -18,15 +18,17 @@ from typer.testing import CliRunner
 
 from highnoon.coordinator.cli.analyse import KINDS
 from highnoon.coordinator.cli.command_io import study_names
+from highnoon.coordinator.cli.failures import report_end
 from highnoon.coordinator.cli.main import app
 from highnoon.coordinator.cli.progress import watch
+from highnoon.coordinator.cli.reading import Reader
 from highnoon.coordinator.local.stack import Stack
 from highnoon.shared.domain.states import WorkerState
 from highnoon.shared.runtime.terminal import Exit
 from highnoon.shared.store.access import opened
 from highnoon.shared.store.control import Control
 from highnoon.shared.store.nodes import Nodes
-from highnoon.shared.store.schema import studies
+from highnoon.shared.store.schema import studies, tickets
 from highnoon.shared.store.submission import submit
 from tests.command import Answer, caller
 from tests.conftest import empty_database
@@ -234,10 +236,25 @@ def test_a_study_that_is_over_without_a_result_is_not_watched(call: Call, stack:
         assert "has no completed trial yet; python -m coordinator watch failed" in in_words(url, call, "best")
         with opened(url) as access, access.database.transaction() as connection:
             connection.execute(update(studies).values(state="finished"))
+            connection.execute(update(tickets).values(attempt=1))
         assert in_words(url, call, "best").startswith("study failed is finished without a completed trial; ")
         for command in ("best", "importance", "plot"):
             assert in_words(url, call, command).endswith("; python -m coordinator trials failed shows how they ended\n")
         assert call("trials", "failed").out == "study failed has no trial\n"
+
+
+def test_a_study_that_found_no_point_says_why_it_ended(call: Call, stack: Stack) -> None:
+    lines = io.StringIO()
+    with empty_database(stack) as url:
+        with opened(url, create=True) as access:
+            submit(spec_of("failed", n_trials=5, param_constraints=["units > 1000"]), access)
+            with access.database.transaction() as connection:
+                connection.execute(update(studies).values(state="finished", stop_reason="exhausted"))
+            report_end(Reader(access).study("failed"), access, Console(file=lines, width=200))
+        best, status = in_words(url, call, "best"), call("status", "failed", HIGHNOON_DATABASE_URL=url).out
+    why = "exhausted: no further point of its search space was found that keeps units > 1000\n"
+    assert best == f"study failed is finished without a completed trial; {why}"
+    assert status.endswith(f"\n{why}") and f"\n{why}" in lines.getvalue()
 
 
 def in_words(url: str, call: Call, command: str) -> str:

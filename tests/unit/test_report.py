@@ -220,7 +220,8 @@ def test_json_is_strict_where_numbers_are_not() -> None:
 
 
 def test_report_of_a_study_has_a_trials_colours_in_a_terminal_only() -> None:
-    study: Any = SimpleNamespace(record=SimpleNamespace(id=1, name="digits", state=StudyState.FINISHED, spec={}))
+    record = SimpleNamespace(id=1, name="digits", state=StudyState.FINISHED, stop_reason="n_trials", spec={})
+    study: Any = SimpleNamespace(record=record)
     failed = [attempt(0, Ending.FAILED, message="no", log_tail="\x1b[31mred\x1b[0m lines", ended_at=1.0)]
     access: Any = SimpleNamespace(
         studies=SimpleNamespace(attempts=lambda *_, **__: failed),

@@ -28,6 +28,7 @@ from highnoon.shared.domain.errors import (
     ServiceRefused,
     UnknownStudy,
     UserInputError,
+    nearest,
 )
 from highnoon.shared.domain.metric_history import Curves, curves_in
 from highnoon.shared.domain.param import SearchSpace
@@ -142,7 +143,12 @@ class OptunaStore:
             raise InvalidInput.of(f"study {spec.name}", "warm_start", message, value=list(spec.warm_start), hint=hint)
         with self._error_boundary():
             for name in spec.warm_start:
-                agreement.check_comparable(self._storage, self._id_of(name), name, spec.scoring)
+                try:
+                    study_id = self._id_of(name)
+                except UnknownStudy as unknown:
+                    hint = nearest(name, (study.study_name for study in self._storage.get_all_studies()))
+                    raise UnknownStudy(f"warm_start: {unknown}. {hint}".rstrip()) from None
+                agreement.check_comparable(self._storage, study_id, name, spec.scoring)
 
     def exists(self, name: str) -> bool:
         """Whether there is a study of that name."""

@@ -45,7 +45,12 @@ def check_directions(storage: BaseStorage, study_id: int, name: str, wanted: Seq
 
 def check_comparable(storage: BaseStorage, study_id: int, name: str, scoring: Scoring) -> None:
     """Raises StudyConflict for a study of `warm_start` whose values are on another scale than `scoring`."""
-    check_directions(storage, study_id, name, scoring.directions)
+    directions = [one.name.lower() for one in storage.get_study_directions(study_id)]
+    if directions != list(scoring.directions):
+        raise StudyConflict(
+            f"warm_start: study {name!r} has {'directions' if len(directions) > 1 else 'direction'} "
+            f"{', '.join(directions)}, and this one {', '.join(scoring.directions)}: their values cannot be compared"
+        )
     goals = list(scoring.objectives)
     theirs = storage.get_study_system_attrs(study_id).get(METRIC_NAMES, goals)
     if goals and theirs != goals:

@@ -164,7 +164,7 @@ def test_a_warm_start_needs_the_same_objectives(optuna_store: OptunaStore) -> No
     optuna_store.check_warm_start(spec)
     optuna_store.create_study(spec.name, spec.direction, spec.scoring)
     assert optuna_store.open(spec).start_trial(ordinal=0).params
-    with pytest.raises(StudyConflict, match="single objective"):
+    with pytest.raises(StudyConflict, match="warm_start: study 'other' has direction minimize, and this one min"):
         optuna_store.check_warm_start(spec_of(name="digits", objectives=TWO, warm_start=["other"], sampler=tpe))
 
 

@@ -510,9 +510,9 @@ def test_a_warm_start_is_refused_where_the_sampler_makes_nothing_of_it(optuna_st
 
 def test_a_warm_start_needs_a_study_whose_values_mean_the_same(optuna_store: OptunaStore) -> None:
     optuna_store.create_study("first", "maximize")
-    with pytest.raises(StudyConflict, match="'first' exists with direction maximize, not minimize"):
+    with pytest.raises(StudyConflict, match="warm_start: study 'first' has direction maximize, and this one minimize"):
         optuna_store.check_warm_start(spec_of(SamplerSpec(name="tpe"), warm_start=["first"]))
-    with pytest.raises(UnknownStudy, match="no study 'frist'"):
+    with pytest.raises(UnknownStudy, match=r"warm_start: no study 'frist' in .* Did you mean first"):
         optuna_store.check_warm_start(spec_of(SamplerSpec(name="tpe"), warm_start=["frist"]))
     optuna_store.create_study("sized", "minimize", Scoring(param_budget=1000))
     with pytest.raises(StudyConflict, match="'sized' has param_budget 1000"):

@@ -57,7 +57,7 @@ class Side:
             "best_value": None if self.best is None else self.best.value,
             "best_trial": None if self.best is None else self.best.number,
             "trials": study.closed,
-            "of": study.total,
+            "of": study.asked,
             "completed": study.complete,
             "pruned": study.pruned,
             "failed": study.failed,

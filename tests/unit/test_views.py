@@ -12,7 +12,7 @@ from rich.console import Console
 from highnoon.coordinator.cli.comparison import Side, better, comparison_object, comparison_table
 from highnoon.coordinator.cli.nodes import named_worker, workers_table
 from highnoon.coordinator.cli.progress import Objects, Slots, WatchedStudy, drawn
-from highnoon.coordinator.cli.tables import importance_table, size_cell
+from highnoon.coordinator.cli.tables import importance_table, size_cell, studies_table
 from highnoon.shared.domain.errors import InvalidInput
 from highnoon.shared.domain.states import Ending, StudyState, TicketState, TrialState, WorkerState
 from highnoon.shared.domain.trial import Params, Trial
@@ -145,6 +145,14 @@ def test_two_studies_stand_side_by_side() -> None:
     answer = comparison_object(one, other)
     assert answer["better"] == "wide" and answer["differs"]["n_trials"] == [12, 40]
     assert answer["studies"]["digits"]["best_value"] == 0.5
+
+
+def test_trials_that_a_limit_has_dropped_count_in_a_comparison_as_in_the_list() -> None:
+    counts = replace(COUNTS, by_state={TicketState.CLOSED: 6, TicketState.CANCELLED: 94})
+    ended = StudySummary.of_ledger(StudyProgress(record=record(), counts=counts, best_value=0.5))
+    one = replace(side("digits", 0.5, {}), summary=ended)
+    assert ["trials", "6/100", "6/12"] in [line.split() for line in comparison_table(one, side("wide", 0.5, {}))]
+    assert "6/100" in studies_table([ended])[1]
 
 
 def test_what_cannot_be_compared_is_not() -> None:

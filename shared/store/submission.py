@@ -47,7 +47,7 @@ def submit(spec: StudySpec, access: Access) -> Submission:
     known = access.studies.find(spec.name)
     if known is not None:
         return _join(known, spec, access)
-    spec = _with_seed(spec, secrets.randbelow(2**31))
+    asked, spec = spec, _with_seed(spec, secrets.randbelow(2**31))
     trials, note = trials_of(spec)
     note = _with_extras(note, spec)
     optuna_id = access.store.create_study(spec.name, spec.direction, spec.scoring, spec.search_space)
@@ -57,7 +57,7 @@ def submit(spec: StudySpec, access: Access) -> Submission:
             spec.name, spec.to_json(), queue=spec.resources, n_trials=trials, optuna_study_id=optuna_id
         )
     except IntegrityError:
-        return _join(access.studies.get(spec.name), spec, access)
+        return _join(access.studies.get(spec.name), asked, access)
     return Submission(record=record, spec=spec, trials=trials, added=trials, joined=False, note=note)
 
 

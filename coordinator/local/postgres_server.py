@@ -31,7 +31,16 @@ from highnoon.coordinator.local.owned_process import (
 )
 from highnoon.coordinator.local.service import Service
 from highnoon.shared.domain.errors import EmbeddedServiceError
-from highnoon.shared.runtime.data_dir import DATABASE, LOOPBACK, POSTGRES, ROLE, Home, ServiceState, postgres_url
+from highnoon.shared.runtime.data_dir import (
+    DATABASE,
+    LOOPBACK,
+    POSTGRES,
+    ROLE,
+    WORKERS_FOLDERS,
+    Home,
+    ServiceState,
+    postgres_url,
+)
 from highnoon.shared.runtime.logs import event
 from highnoon.shared.runtime.processes import identify
 
@@ -111,7 +120,10 @@ class Postgres(Service):
         """Leaves a link in the data folder where the account may not enter that one."""
         root = self.home.root
         if all(account.reaches(folder) for folder in root.parents):
-            # Our own folder: others may pass through it, and list nothing of it.
+            # Our own folder: others may pass through it, and reach nothing in it but what is theirs.
+            for name in WORKERS_FOLDERS:
+                (root / name).mkdir(exist_ok=True)
+                (root / name).chmod(0o700)
             root.chmod(root.stat().st_mode | stat.S_IXOTH)
             return
         name = f"highnoon-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}"

@@ -27,6 +27,9 @@ START = "coordinator start"
 POSTGRES, REDIS = "postgres", "redis"
 ROLE = DATABASE = "highnoon"
 
+WORKERS_FOLDERS = ("bundles", "checkpoints", "nodes", "runs")
+"""What the workers of this machine make below the home: the files of trials."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:

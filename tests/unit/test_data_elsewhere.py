@@ -27,6 +27,18 @@ def test_database_of_a_removed_home_is_named_where_it_lies(tmp_path: Path, monke
         Postgres(home)._check_password_is_known()
 
 
+def test_files_of_trials_stay_closed_where_the_database_may_pass_through_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (home.root / "runs").mkdir(mode=0o755)  # by an earlier version
+    monkeypatch.setattr(Account, "reaches", lambda _self, _folder: True)
+    Postgres(home)._place_data(Account(uid=65534, gid=65534))
+    open_to_others = [path.name for path in home.root.iterdir() if path.is_dir() and path.stat().st_mode & 0o077]
+    assert home.root.stat().st_mode & 0o777 == 0o701 and open_to_others == []
+
+
 @pytest.mark.parametrize("trap", ["link", "folder of another user"])
 def test_a_folder_that_another_user_made_first_is_not_used(
     trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,6 +41,11 @@ def normalise(url: str, *, key: str = "url") -> str:
     if dialect == "sqlite" and rest and not rest.startswith("/"):
         hint = f"Did you mean sqlite:///{rest}? A relative path takes three slashes, an absolute one four."
         raise InvalidInput.of("storage", key, "has too few slashes", value=masked(url), hint=hint)
+    password = rest.partition("?")[0].rpartition("@")[0].partition(":")[2]
+    if dialect != "sqlite" and "@" in password:
+        # SQLAlchemy would take the rest of it for the host, and the error would name that.
+        hint = "Write it as %40."
+        raise InvalidInput.of("storage", key, "has an @ in its password", value=masked(url), hint=hint)
     driver = matched["driver"]
     if driver is None and _DRIVERS[dialect].endswith("pymysql") and find_spec("pymysql") is None:
         hint = 'pip install "highnoon-hpo[mysql]"'
@@ -65,6 +70,8 @@ def existing(url: str, *, key: str) -> str:
 
 def masked(url: str) -> str:
     """The address with every password in it replaced by ***; never raises, for logs, errors and `doctor`."""
+    if "://" not in url and ("@" in url or "pass" in url.lower()):
+        return "***"  # it is no address, and may have its password anywhere
     return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", url))
 
 

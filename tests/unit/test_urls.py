@@ -74,6 +74,14 @@ def test_an_address_that_no_driver_can_open_is_refused_by_name(url: str) -> None
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("password", ["se@kret/x", "se/k@ret#"])
+def test_an_unescaped_at_sign_in_a_password_is_refused_without_any_part_of_it(password: str) -> None:
+    with pytest.raises(InvalidInput, match="%40") as caught:
+        normalise(f"postgresql://u:{password}@h:5432/d")
+    assert "kret" not in str(caught.value) and "ret#" not in str(caught.value)
+    assert normalise("postgresql://user@corp:se/kret@h/d?options=a@b").endswith("user@corp:se/kret@h/d?options=a@b")
+
+
 def test_a_refused_address_does_not_show_its_password() -> None:
     with pytest.raises(InvalidInput) as caught:
         normalise("redis://:hunter2@localhost/0")
@@ -92,6 +100,8 @@ def test_a_refused_address_does_not_show_its_password() -> None:
         ("postgresql://db:5432/optuna",) * 2,
         ("sqlite:///hpo.db",) * 2,
         ("not an address",) * 2,
+        ("host=db user=u password=hunter2 dbname=x", "***"),
+        ("postgres:/u:hunter2@h/x", "***"),
     ],
 )
 def test_hides_the_password_and_nothing_else(url: str, shown: str) -> None:

@@ -163,6 +163,7 @@ def webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dic
         if not variable["name"].endswith("_FILE"):
             monkeypatch.setenv(variable["name"], variable["value"])
     environ = {"HIGHNOON_TOKEN": TOKEN, "HIGHNOON_WEBUI_HOSTS": "hpo.example.org"}
+    (tmp_path / "studies.db").touch()
     with dashboard(f"sqlite:///{tmp_path / 'studies.db'}", tmp_path, host="0.0.0.0", environ=environ) as address:
         yield container, address
 

@@ -1048,6 +1048,7 @@ def test_a_huge_body_is_refused_before_it_is_read_whole(visitor: Visitor) -> Non
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 def test_an_unused_database_is_explained(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url = request.getfixturevalue("postgres_url") if kind == "postgresql" else f"sqlite:///{tmp_path}/new.db"
+    (tmp_path / "new.db").touch()
     with dashboard(url, tmp_path) as address, Visitor(address) as visitor:
         for path in ("/hpo", "/hpo/cluster", "/hpo/new", "/hpo/studies/x"):
             page = visitor.get(path)

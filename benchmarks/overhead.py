@@ -122,20 +122,23 @@ def fork_times_ms(count: int = 60) -> tuple[list[float], list[float]]:
 
 def measure_forks(count: int) -> None:
     """Runs in the process of `fork_times_ms`; prints JSON."""
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
+    from highnoon.workers.trial import huge_pages
+
+    with huge_pages.room_for_objects():  # as the pool does
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
 
     from highnoon.shared.objective.repetition import Repeats
     from highnoon.shared.objective.trial_task import TrialTask
-    from highnoon.workers.trial import huge_pages
     from highnoon.workers.trial.launch import launch
     from highnoon.workers.trial.output import Output
     from highnoon.workers.trial.process import Assignment
     from highnoon.workers.trial.template import Template
 
     forked, ready = [], []
-    huge_pages.gather()  # as the pool does
-    forks = Template().fork_server({})
+    huge_pages.gather()
+    template = Template()  # ends with this object
+    forks = template.fork_server({})
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             output = Output(Path(folder, "log"), limit_bytes=10_000, tail_bytes=1_000)
